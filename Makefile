@@ -1,0 +1,65 @@
+# lalia: `make demo` to hear it, `make test` to check it. Both make their own environment.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := $(or $(LALIA_VENV),.venv)
+BIN := $(VENV)/bin
+CLIP := examples/prompt.flac
+
+# pip shows errors and no chatter.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PIP_ROOT_USER_ACTION := ignore
+INSTALL := $(BIN)/python -m pip install -qq
+# torch goes in first and alone, so that no other package chooses its build.
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+
+.PHONY: help demo test check clean
+
+help:
+	@echo "make demo    install lalia into $(VENV), then let its bundled model continue a spoken prompt"
+	@echo "make test    check format, lint and types, then run the tests"
+	@echo "make check   the fast half of that: format, lint, types"
+	@echo "make clean   remove what make made"
+
+demo: export TIMEFORMAT = (%1R s, start-up included)
+demo: $(VENV)/.installed
+	time $(BIN)/lalia continue $(CLIP) -o continuation.wav --seconds 10 --seed 0
+	time $(BIN)/lalia resynthesize $(CLIP) -o resynthesis.wav
+	@echo
+	@echo "Listen to    $(CLIP)    the prompt,"
+	@echo "             continuation.wav        how the model goes on after it,"
+	@echo "             resynthesis.wav         the prompt, turned into units and back into sound."
+	@echo "Your own:    $(BIN)/lalia continue RECORDING -o out.wav"
+	@echo "All else:    $(BIN)/lalia --help"
+
+test: check
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.installed-dev
+	@$(BIN)/python tools/check_environment.py
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy --no-error-summary
+
+clean:
+	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); else rm -f $(VENV)/.installed $(VENV)/.installed-dev; fi
+	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache continuation.wav resynthesis.wav
+	@find . -name __pycache__ -type d -not -path '*/.venv*' -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@bash tools/make_venv.sh $(PYTHON) $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing lalia into $(VENV) (the first time takes some minutes) ..."
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) "$(TORCH)"
+	@$(INSTALL) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the development tools ..."
+	@$(INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@
