@@ -1,0 +1,88 @@
+"""A model as a directory: ``recipe.json`` beside ``model.safetensors``.
+
+``recipe.json`` has the resolved recipe and the identity of every tokenizer; the weights are those that
+lalia trained (language models, vocoder, quantisers). Third-party encoders are named, and fetched.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import lalia
+from lalia.config import from_dict, to_dict
+from lalia.errors import CheckpointError, LaliaError, OutputError
+from lalia.files import atomic_write
+
+__all__ = ["read_description", "read_weights", "write_description", "write_weights"]
+
+DESCRIPTION, WEIGHTS = "recipe.json", "model.safetensors"
+_FORMAT = 1
+
+
+def write_description(folder: Path, kind: str, config: Any, **more: Any) -> None:
+    """Write ``recipe.json``: what this directory holds, as tagged plain data."""
+    _make(folder)
+    data = {"format": _FORMAT, "lalia": lalia.__version__, kind: to_dict(config), **more}
+    with atomic_write(folder / DESCRIPTION) as path:
+        path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_description(folder: Path, kind: str, *, trust: tuple[str, ...] = ()) -> tuple[Any, dict[str, Any]]:
+    """The configuration that ``write_description`` wrote, and whatever else is in the file.
+
+    :raises CheckpointError: no such file, or it does not hold a ``kind``.
+    """
+    path = folder / DESCRIPTION
+    try:
+        data = json.loads(path.read_text())
+    except OSError:
+        raise CheckpointError(f"{folder} has no {DESCRIPTION}. Name a directory that lalia wrote.") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Copy or export it again.") from None
+    if not isinstance(data, Mapping) or kind not in data:
+        raise CheckpointError(f"{path} holds no {kind}. Name another directory.")
+    if data.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is of format {data.get('format')}, this is {_FORMAT}. Update lalia.")
+    try:
+        return from_dict(data[kind], trust=trust), {k: v for k, v in data.items() if k != kind}
+    except LaliaError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> None:
+    """Write ``model.safetensors``; floating-point tensors as ``dtype`` if given."""
+    _make(folder)
+    kept = {}
+    for name, t in tensors.items():
+        t = t.detach().cpu()
+        kept[name] = (t.to(dtype) if dtype is not None and t.is_floating_point() else t).contiguous().clone()
+    with atomic_write(folder / WEIGHTS) as path:
+        save_file(kept, path, metadata={"format": "pt"})
+
+
+def read_weights(folder: Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The tensors of ``model.safetensors``.
+
+    :raises CheckpointError: missing or damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise CheckpointError(f"{folder} has no {WEIGHTS}. Train it to the end, or copy it whole.")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Copy or export it again.") from None
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}). Choose another folder.") from None
