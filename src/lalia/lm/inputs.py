@@ -1,0 +1,93 @@
+"""Inputs: how each stream enters the LM.
+
+Shapes: B batch, K codebooks, S LM steps, D dim.
+"""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lalia.config import Configurable, Configuration
+from lalia.layouts import Vocabulary
+from lalia.streams import Continuous
+
+__all__ = ["Lookup", "Project", "Table"]
+
+
+@dataclass(frozen=True)
+class Lookup(Configuration):
+    """Codes enter by a table of embeddings, summed over codebooks.
+
+    :param table: streams that name the same table share one vocabulary, and their heads predict over all of
+        it (joint softmax); by default each stream has its own.
+    :param tied_to: read the rows of that stream (two channels of one tokenizer).
+    """
+
+    table: str | None = None
+    _: KW_ONLY
+    tied_to: str | None = None
+
+
+class Table(nn.Module):
+    """Embeddings of one vocabulary."""
+
+    def __init__(self, vocabulary: Vocabulary, dim: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.embedding = nn.Embedding(vocabulary.size, dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self._offsets: dict[tuple[str, torch.device], Tensor] = {}
+
+    def forward(self, stream: str, ids: Tensor, present: Tensor | None) -> Tensor:
+        """
+        :param ids: [B, K, S].
+        :param present: [B, K, S], or None where every cell counts.
+        :returns: [B, S, D], the sum over codebooks.
+        """
+        key = (stream, ids.device)
+        if key not in self._offsets:
+            with torch.inference_mode(False):
+                self._offsets[key] = self.vocabulary.offsets(stream).to(ids.device)[:, None]
+        x = self.embedding(ids + self._offsets[key])
+        if present is not None:
+            x = x * present[..., None]
+        return x[:, 0] if x.shape[1] == 1 else x.sum(dim=1)
+
+
+class Project(Configurable, nn.Module):
+    """Features enter through a linear map, or through two with a non-linearity between (LLaMA-Omni, SLAM-Omni)."""
+
+    @dataclass(frozen=True)
+    class Config(Configurable.Config):
+        """
+        :param hidden: size between two linear maps; a single map when not given.
+        """
+
+        _: KW_ONLY
+        hidden: int | None = None
+        activation: Literal["relu", "gelu", "silu"] = "relu"
+        norm: bool = False
+
+    def __init__(self, config: Config, kind: Continuous, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(kind.dim) if config.norm else nn.Identity()
+        self.activation = config.activation
+        self.first = nn.Linear(kind.dim, config.hidden or dim)
+        self.second = nn.Linear(config.hidden, dim) if config.hidden else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, S, D_in] to [B, S, D]."""
+        x = self.first(self.norm(features))
+        if self.second is None:
+            return x
+        match self.activation:
+            case "relu":
+                x = F.relu(x)
+            case "gelu":
+                x = F.gelu(x)
+            case "silu":
+                x = F.silu(x)
+        return self.second(x)
