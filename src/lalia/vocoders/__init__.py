@@ -1,0 +1,22 @@
+"""Vocoders: streams to audio."""
+
+from lalia.vocoders.base import Stage, Vocoder
+from lalia.vocoders.chain import Chain
+from lalia.vocoders.griffin_lim import GriffinLim
+from lalia.vocoders.tacotron2 import Tacotron2
+from lalia.vocoders.unit_hifigan import UnitHifiGan
+from lalia.vocoders.unit_vocos import UnitVocos
+from lalia.vocoders.units import UnitVocoder
+from lalia.vocoders.waveglow import WaveGlow
+
+__all__ = [
+    "Chain",
+    "GriffinLim",
+    "Stage",
+    "Tacotron2",
+    "UnitHifiGan",
+    "UnitVocoder",
+    "UnitVocos",
+    "Vocoder",
+    "WaveGlow",
+]

@@ -1,0 +1,89 @@
+"""Chain: stages that turn streams into streams, and a vocoder that makes audio of the last."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lalia.audio import Audio
+from lalia.errors import ConfigError
+from lalia.streaming import State
+from lalia.streams import Streams, StreamSpec
+from lalia.vocoders.base import Stage, Vocoder, check_speaker
+
+__all__ = ["Chain", "ChainState"]
+
+
+@dataclass
+class ChainState(State):
+    """The state of every part, in order."""
+
+    parts: list[State]
+
+
+class Chain(Vocoder):
+    """Input-enhanced synthesis: every part reads what the ones before it made, or what was given.
+
+    :param stages: what turns streams into streams, in order.
+    :param vocoder: what makes audio at the end.
+    """
+
+    @dataclass(frozen=True)
+    class Config(Vocoder.Config):
+        stages: tuple[Stage.Config, ...]
+        vocoder: Vocoder.Config
+
+        @property
+        def stream(self) -> str:
+            """What the first part reads."""
+            return self.stages[0].stream
+
+    def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
+        super().__init__()
+        self.config = config
+        known, made = dict(specs), set[str]()
+        self.stages, reads = nn.ModuleList(), []
+        for part in config.stages:
+            stage: Stage = part.build(known)
+            reads += [name for name in stage.reads if name not in made]
+            taken = sorted(set(stage.makes) & set(known))
+            if taken:
+                raise ConfigError(f"{type(stage).__name__} makes the stream {taken[0]!r}, which exists. Rename it.")
+            known.update(stage.makes)
+            made.update(stage.makes)
+            self.stages.append(stage)
+        self.vocoder: Vocoder = config.vocoder.build(known)
+        reads += [name for name in self.vocoder.reads if name not in made]
+        self.reads = tuple(dict.fromkeys(reads))
+        self.sample_rate = self.vocoder.sample_rate
+        self.num_speakers = max(part.num_speakers for part in (*self._stages, self.vocoder))
+
+    def init_state(self, batch_size: int) -> ChainState:
+        return ChainState(
+            [stage.init_state(batch_size) for stage in self._stages] + [self.vocoder.init_state(batch_size)]
+        )
+
+    @property
+    def _stages(self) -> list[Stage]:
+        return [stage for stage in self.stages if isinstance(stage, Stage)]
+
+    @torch.no_grad()
+    def decode(
+        self,
+        streams: Streams,
+        state: State | None = None,
+        *,
+        final: bool = False,
+        speaker: int | Tensor | None = None,
+    ) -> Audio:
+        assert state is None or isinstance(state, ChainState)
+        states = [None] * (len(self.stages) + 1) if state is None else state.parts
+        known = dict(streams)
+        if streams:
+            check_speaker(speaker, len(next(iter(streams.values()))), self.num_speakers)
+        for stage, part in zip(self._stages, states, strict=False):
+            voice = speaker if stage.num_speakers > 1 else None
+            known |= stage.convert(known, part, final=final, speaker=voice)
+        voice = speaker if self.vocoder.num_speakers > 1 else None
+        return self.vocoder.decode(known, states[-1], final=final, speaker=voice)

@@ -1,0 +1,173 @@
+"""GriffinLim: audio from units or mel spectra by signal processing alone; the floor of every comparison."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor
+
+from lalia.audio import Audio
+from lalia.errors import ConfigError
+from lalia.nn.spectral import LogMel, istft, stft
+from lalia.streaming import State
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
+from lalia.vocoders.base import Vocoder, check_codes, check_features, check_speaker, find_spec, find_stream, hop_of
+from lalia.vocoders.whole import WholeState, collect, init_whole
+
+__all__ = ["GriffinLim", "griffin_lim"]
+
+
+def griffin_lim(
+    size: Tensor, hop: int, window: Tensor, *, iterations: int = 32, momentum: float = 0.99, seed: int = 0
+) -> Tensor:
+    """Samples whose spectrum has nearly these magnitudes (fast Griffin-Lim: Perraudin et al., WASPAA 2013).
+
+    :param size: magnitudes [..., n_fft // 2 + 1, T].
+    :param momentum: 0 is the algorithm of Griffin and Lim (1984).
+    :param seed: of the first phases, which are those of noise.
+    :returns: [..., T * hop].
+    """
+    n_fft = window.shape[0]
+    chance = torch.Generator().manual_seed(seed)
+    # Noise is drawn in time, so that a longer signal begins with the phases of a shorter one.
+    noise = torch.randn(size.shape[-1] * hop, generator=chance).to(size.device)
+    phase = _direction(stft(noise, n_fft, hop, window))
+    last: Tensor | None = None
+    for _ in range(iterations):
+        consistent = stft(istft(size * phase, hop, window), n_fft, hop, window)
+        ahead = consistent if last is None else consistent + momentum * (consistent - last)
+        last, phase = consistent, _direction(ahead)
+    return istft(size * phase, hop, window)
+
+
+def _direction(spectrum: Tensor) -> Tensor:
+    return spectrum / spectrum.abs().clamp(min=1e-8)
+
+
+class GriffinLim(Vocoder):
+    """A mel spectrum per unit (or given), its linear spectrum by the pseudo-inverse, and phases by Griffin-Lim.
+
+    For units, ``fit`` learns the mean log-mel spectrum of each. The phases of a frame depend on the whole
+    recording, so with a state everything is returned at the end.
+
+    :param stream: units, or log-mel features as ``LogMel`` makes them (of ``bins`` bands).
+    :param sample_rate: in Hz.
+    :param upsample: spectra per frame of a stream of units.
+    :param overlap: window length in hops.
+    :param bins: mel bands from ``fmin`` to ``fmax`` Hz.
+    :param iterations: of Griffin-Lim, with ``momentum``, starting from phases of ``seed``.
+    """
+
+    @dataclass(frozen=True)
+    class Config(Vocoder.Config):
+        stream: str
+        _: KW_ONLY
+        sample_rate: int = 16000
+        upsample: int = 1
+        overlap: int = 4
+        bins: int = 80
+        fmin: float = 0.0
+        fmax: float | None = None
+        iterations: int = 32
+        momentum: float = 0.99
+        seed: int = 0
+
+    table: Tensor
+    count: Tensor
+    inverse: Tensor
+
+    def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec = find_spec(specs, config.stream, "GriffinLim")
+        self.stream = config.stream
+        self.reads = (config.stream,)
+        self.sample_rate = config.sample_rate
+        self.step = hop_of(config.sample_rate, spec.frame_rate, "GriffinLim", config.upsample)
+        self.hop = self.step * config.upsample
+        if isinstance(spec.kind, Discrete):
+            if spec.kind.num_codebooks > 1 or spec.deduplicated:
+                raise ConfigError(
+                    f"GriffinLim reads one codebook, one code per frame, and {config.stream!r} has "
+                    f"{spec.kind.num_codebooks} codebooks{' without repeats' if spec.deduplicated else ''}. "
+                    "Use a vocoder that is trained."
+                )
+            self.register_buffer("table", torch.zeros(spec.kind.codebook_size, config.upsample, config.bins))
+            self.register_buffer("count", torch.zeros(spec.kind.codebook_size))
+        elif spec.kind.dim != config.bins or config.upsample != 1:
+            raise ConfigError(
+                f"GriffinLim reads {config.bins} mel bands and {config.stream!r} has {spec.kind.dim}. "
+                "Make bins the same, and upsample 1."
+            )
+        self.mel = LogMel.Config(
+            config.sample_rate,
+            n_fft=config.overlap * self.step,
+            hop=self.step,
+            bins=config.bins,
+            fmin=config.fmin,
+            fmax=config.fmax,
+        ).build()
+        self.register_buffer("inverse", torch.linalg.pinv(self.mel.filters), persistent=False)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[Streams, Audio]]) -> None:
+        """Learn the mean spectrum of every unit from units and the audio they were made of; may be called again."""
+        for streams, audio in batches:
+            units = find_stream(streams, self.stream).expand()
+            check_codes(units, self.stream, 1, len(self.count))
+            for b in range(len(units)):
+                codes, samples = units.row(b).values[0, 0], audio.to(self.sample_rate).row(b).samples[0].mean(0)
+                frames = min(len(codes), len(samples) // self.hop)
+                mel = self.mel(samples[: frames * self.hop]).T.reshape(frames, *self.table.shape[1:])
+                sums = torch.zeros_like(self.table).index_add_(0, codes[:frames], mel)
+                seen = torch.bincount(codes[:frames], minlength=len(self.count)).to(self.count)
+                self.count += seen
+                # A running mean keeps its precision over any amount of speech.
+                change = (sums - seen[:, None, None] * self.table) / self.count.clamp(min=1)[:, None, None]
+                self.table += change
+
+    def log_mel(self, units: Tensor) -> Tensor:
+        """The mean spectra of units [..., T]: [..., T * upsample, bins]. A unit never seen sounds like the average."""
+        total = self.count.sum().clamp(min=1)
+        average = (self.table * self.count[:, None, None]).sum(0) / total
+        table = torch.where(self.count[:, None, None] > 0, self.table, average)
+        return table[units].flatten(-3, -2)
+
+    def synthesize(self, mel: Tensor) -> Tensor:
+        """Log-mel spectra [T, bins] to samples [T * step]."""
+        size = (self.inverse @ mel.T.float().exp()).clamp(min=1e-5)
+        c = self.config
+        return griffin_lim(size, self.step, self.mel.window, iterations=c.iterations, momentum=c.momentum, seed=c.seed)
+
+    def init_state(self, batch_size: int) -> WholeState:
+        codes = torch.zeros(1, 1, 1, dtype=torch.long, device=self.inverse.device)
+        features = torch.zeros(1, 1, self.config.bins, device=self.inverse.device)
+        return init_whole(codes if isinstance(self.spec.kind, Discrete) else features, batch_size)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        streams: Streams,
+        state: State | None = None,
+        *,
+        final: bool = False,
+        speaker: int | Tensor | None = None,
+    ) -> Audio:
+        assert state is None or isinstance(state, WholeState)
+        tokens = find_stream(streams, self.stream)
+        check_speaker(speaker, len(tokens), self.num_speakers)
+        if isinstance(self.spec.kind, Discrete):
+            check_codes(tokens, self.stream, 1, self.spec.kind.codebook_size)
+        else:
+            check_features(tokens, self.stream, self.config.bins)
+        whole: TokenSequence | None = tokens.expand()
+        if state is not None:
+            whole = collect(tokens.expand(), state, final=final)
+        if whole is None:
+            return Audio(self.inverse.new_zeros(len(tokens), 1, 0), self.sample_rate, torch.zeros_like(tokens.lengths))
+        rows = []
+        for b in range(len(whole)):
+            values = whole.row(b).values[0]
+            mel = self.log_mel(values[0]) if whole.discrete else values
+            rows.append(Audio(self.synthesize(mel) if len(mel) else mel.new_zeros(0), self.sample_rate))
+        return Audio.batch(rows)
