@@ -1,0 +1,125 @@
+"""k-means over more features than fit in memory, reproducible to the bit.
+
+One pass of mini-batch updates (Sculley 2010) finds the region, then full passes of Lloyd's algorithm
+that keep only sums settle it. Starting centres are k-means++ (Arthur & Vassilvitskii 2007) on a sample.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from lalia.errors import DataError
+
+__all__ = ["assign", "fit_kmeans"]
+
+_SAMPLE_PER_CLUSTER = 64
+_CHUNK = 16384
+
+
+def assign(features: Tensor, centroids: Tensor) -> Tensor:
+    """The nearest centroid of each feature: [N, D] and [K, D] to [N]; of equals, the first."""
+    half = (centroids * centroids).sum(dim=1) / 2
+    # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; in chunks, so that N x K never lies in memory at once.
+    return torch.cat([(part @ centroids.T - half).argmax(dim=1) for part in features.split(_CHUNK)])
+
+
+def fit_kmeans(
+    batches: Callable[[], Iterable[Tensor]],
+    clusters: int,
+    *,
+    passes: int = 10,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+    report: Callable[[int, float], None] | None = None,
+) -> Tensor:
+    """Centroids [K, D] of the features that ``batches()`` yields.
+
+    :param batches: called once for each pass; yields [n, D] in the same order each time.
+    :param clusters: K.
+    :param passes: most Lloyd passes; they stop when the mean squared distance falls by less than ``tolerance``.
+    :param report: called after each pass with its number and the mean squared distance.
+    :raises DataError: fewer features than clusters.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    centroids = _plus_plus(_reservoir(batches(), _SAMPLE_PER_CLUSTER * clusters, generator), clusters, generator)
+    centroids = _mini_batch(batches(), centroids)
+    previous = float("inf")
+    for number in range(passes):
+        sums, counts = torch.zeros_like(centroids, dtype=torch.float64), torch.zeros(clusters, dtype=torch.float64)
+        error, farthest = 0.0, _Farthest(clusters, centroids.shape[1])
+        for x in batches():
+            near = assign(x, centroids)
+            distance = (x - centroids[near]).square().sum(dim=1)
+            sums.index_add_(0, near, x.double())
+            counts += torch.bincount(near, minlength=clusters)
+            error += float(distance.double().sum())
+            farthest.add(x, distance)
+        mean = error / float(counts.sum())
+        centroids = (sums / counts.clamp(min=1)[:, None]).float()
+        empty = (counts == 0).nonzero()[:, 0]
+        # A centre that nothing is near moves to where the error is largest.
+        centroids[empty] = farthest.points[: len(empty)]
+        if report:
+            report(number + 1, mean)
+        if previous - mean < tolerance * mean and not len(empty):
+            break
+        previous = mean
+    return centroids
+
+
+class _Farthest:
+    """The features farthest from their centroid, at most ``size`` of them."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        self.points, self._distance, self._size = torch.zeros(0, dim), torch.zeros(0), size
+
+    def add(self, x: Tensor, distance: Tensor) -> None:
+        top = distance.topk(min(self._size, len(distance)))
+        points, distances = torch.cat([self.points, x[top.indices]]), torch.cat([self._distance, top.values])
+        keep = distances.argsort(descending=True, stable=True)[: self._size]
+        self.points, self._distance = points[keep], distances[keep]
+
+
+def _reservoir(batches: Iterable[Tensor], size: int, generator: torch.Generator) -> Tensor:
+    """An even sample of everything: each feature draws a number, and the smallest stay."""
+    points, keys = None, None
+    for x in batches:
+        key = torch.rand(len(x), generator=generator, dtype=torch.float64)
+        points = x if points is None else torch.cat([points, x])
+        keys = key if keys is None else torch.cat([keys, key])
+        if len(keys) > 4 * size:
+            keep = keys.argsort()[:size]
+            points, keys = points[keep], keys[keep]
+    if points is None or keys is None:
+        raise DataError("There are no features to cluster. Give recordings with speech in them.")
+    return points[keys.argsort()[:size]]
+
+
+def _plus_plus(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    if len(points) < clusters:
+        raise DataError(f"{len(points)} frames cannot make {clusters} clusters. Give more speech or fewer clusters.")
+    first = int(torch.randint(len(points), (1,), generator=generator))
+    chosen, distance = [first], (points - points[first]).square().sum(dim=1)
+    for _ in range(1, clusters):
+        p = distance.double().clamp(min=0)
+        total = float(p.sum())
+        if total <= 0:
+            raise DataError(f"The features have only {len(chosen)} different values. Use at most so many clusters.")
+        u = torch.rand(1, generator=generator, dtype=torch.float64) * total
+        index = min(int(torch.searchsorted(p.cumsum(0), u)), len(points) - 1)
+        chosen.append(index)
+        distance = torch.minimum(distance, (points - points[index]).square().sum(dim=1))
+    return points[chosen].clone()
+
+
+def _mini_batch(batches: Iterable[Tensor], centroids: Tensor) -> Tensor:
+    centroids, counts = centroids.clone(), torch.zeros(len(centroids))
+    for x in batches:
+        near = assign(x, centroids)
+        n = torch.bincount(near, minlength=len(centroids)).float()
+        sums = torch.zeros_like(centroids).index_add_(0, near, x)
+        counts += n
+        hit = n > 0
+        centroids[hit] += (sums[hit] - n[hit, None] * centroids[hit]) / counts[hit, None]
+    return centroids
