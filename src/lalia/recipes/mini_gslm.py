@@ -1,0 +1,87 @@
+"""mini-gslm: GSLM at the size of a laptop, trained here; the default of every textless command."""
+
+from lalia.layouts import Flat
+from lalia.lm import Linear, Lookup, Sampler, Sampling, SpeechLM, Transformer
+from lalia.nn.discriminators import MultiPeriod, MultiResolution
+from lalia.nn.spectral import LogMel
+from lalia.recipe import Recipe, Stream
+from lalia.tokenizers import SSLUnits
+from lalia.training import Trainer
+from lalia.training.objectives.gan import VocoderGAN
+from lalia.training.stages import PredictTokens, TrainStage, TrainVocoder
+from lalia.vocoders import UnitVocos
+
+VOICES = ("af_heart", "am_michael", "bf_emma", "am_fenrir", "bm_george", "af_bella", "am_puck", "af_nicole")
+
+
+def mini_gslm() -> Recipe:
+    """Whisper-tiny.en units -> a small Transformer -> Vocos on units, 16 kHz."""
+    return Recipe(
+        name="mini_gslm",
+        paper="after arXiv:2102.01192",
+        streams={
+            "units": Stream(
+                SSLUnits.Config("whisper-tiny.en", layer=2, clusters=500, deduplicate=True, standardize=True)
+            )
+        },
+        lms={
+            "ulm": SpeechLM.Config(
+                layout=Flat("units"),
+                inputs={"units": Lookup()},
+                backbone=Transformer.Config(num_layers=6, num_heads=5, dim=320, ffn_dim=896, dropout=0.1),
+                heads={"units": Linear.Config(tied=True)},
+                sampler=Sampler(Sampling(temperature=0.8, top_p=0.95)),
+            )
+        },
+        vocoder=UnitVocos.Config(
+            "units", upsample=2, dim=256, ffn_dim=768, num_layers=8, num_speakers=256, predict_durations=True
+        ),
+        stages=(
+            TrainStage(
+                name="pretrain",
+                task=PredictTokens(max_tokens=8192),
+                train=("lms.*",),
+                trainer=Trainer.Config(
+                    4000,
+                    learning_rate=1e-3,
+                    warmup_steps=200,
+                    weight_decay=0.1,
+                    precision="bf16",
+                    eval_every=250,
+                    save_every=250,
+                ),
+            ),
+            TrainStage(
+                name="vocoder",
+                task=TrainVocoder(
+                    VocoderGAN.Config(
+                        mel=LogMel.Config(16000, n_fft=1024, hop=160),
+                        warmup_steps=2500,
+                        stft_weight=1.0,
+                        judged_frames=25,
+                        discriminators=(
+                            MultiPeriod.Config(channels=(16, 32, 64, 128, 128)),
+                            MultiResolution.Config(channels=8, sizes=(512, 1024)),
+                        ),
+                    ),
+                    seconds=1.0,
+                    batch_size=12,
+                    voices=VOICES,
+                ),
+                train=("vocoder.*",),
+                trainer=Trainer.Config(
+                    6000,
+                    learning_rate=8e-4,
+                    betas=(0.8, 0.99),
+                    warmup_steps=200,
+                    max_grad_norm=10.0,
+                    precision="bf16",
+                    ema_decay=0.999,
+                    eval_every=500,
+                    save_every=500,
+                    best_metric="mel",
+                    log_every=50,
+                ),
+            ),
+        ),
+    )
