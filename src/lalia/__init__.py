@@ -8,9 +8,9 @@ model.continue_("prompt.wav", seconds=10).audio.save("out.wav")
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from lalia.version import __version__
 
-__all__ = ["Audio", "LaliaError", "Model", "load"]
+__all__ = ["Audio", "LaliaError", "Model", "__version__", "load"]
 
 if TYPE_CHECKING:
     from lalia.audio import Audio

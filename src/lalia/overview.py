@@ -1,19 +1,23 @@
 """What the recipes are, in words: the table and the page that ``lalia recipes`` prints."""
 
-import pkgutil
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
 from lalia.checkpoints import KNOWN
-from lalia.config import Configurable, to_dict
+from lalia.config import Configurable, Configuration, to_dict
 from lalia.layouts import Layout
+from lalia.lm import HF
 from lalia.recipe import Recipe, count_parameters
 from lalia.streams import Discrete, StreamSpec, TokenSequence
-from lalia.vocoders import Chain
+from lalia.tokenizers import SSLUnits, Text
+from lalia.vocoders import Chain, Vocoder
 
-__all__ = ["Description", "describe", "recipe_names"]
+__all__ = ["Description", "describe", "table"]
+
+_DRAWN_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -24,50 +28,78 @@ class Description:
     data: dict[str, Any]
 
 
-def recipe_names() -> list[str]:
-    """The modules of ``lalia.recipes``."""
-    import lalia.recipes
-
-    return sorted(m.name for m in pkgutil.iter_modules(lalia.recipes.__path__))
-
-
-def describe(recipe: Recipe, *, full: bool) -> Description:
-    """A line of the table, or with ``full`` the whole page with the layouts drawn."""
+def describe(recipe: Recipe) -> Description:
+    """All about a recipe; its data hold the recipe itself, as ``config.from_dict`` reads it."""
     counts = count_parameters(recipe)
-    needed = sorted({e for s in recipe.streams.values() if (e := getattr(s.tokenizer, "encoder", None))})
-    missing = [n for n in needed if n not in KNOWN]
-    lm = sum(n for name, n in counts.items() if name != "vocoder")
+    needed = _weights(recipe)
     data = {
         "name": recipe.name,
         "paper": recipe.paper,
         "streams": {n: _stream(s) for n, s in recipe.specs.items()},
         "layouts": {n: type(c.layout).__name__ for n, c in recipe.lms.items()},
         "heads": {n: {s: _kind(h) for s, h in c.heads.items()} for n, c in recipe.lms.items()},
-        "vocoder": _vocoder(recipe),
+        "vocoder": _vocoder(recipe.vocoder),
         "parameters": counts,
         "published_parameters": recipe.published_parameters,
         "stages": [s.name for s in recipe.stages],
-        "offline": "whole" if not missing else "tiny only",
+        "offline": "tiny only" if any(n not in KNOWN for n in needed) else "whole",
         "needs": needed,
+        "recipe": to_dict(recipe),
     }
-    if not full:
-        layouts = ", ".join(str(x) for x in data["layouts"].values())  # type: ignore[attr-defined]
-        text = (
-            f"{recipe.name:<12} {recipe.paper:<22} {', '.join(recipe.streams):<14} {layouts:<10} "
-            f"{_millions(lm):>8} {data['vocoder']:<24} offline: {data['offline']}"
-        )
-        return Description(text, data)
-    lines = [f"{recipe.name}  ({recipe.paper})", ""]
-    lines += ["streams"] + [f"  {n}: {_kind(s.tokenizer)}, {_stream(s.spec)}" for n, s in recipe.streams.items()]
+    lines = [f"{recipe.name}  ({recipe.paper})", "", "streams"]
+    lines += [f"  {n}: {_source(s.tokenizer)}, {_stream(s.spec)}" for n, s in recipe.streams.items()]
     for name, config in recipe.lms.items():
         heads = ", ".join(f"{s}: {_kind(h)}" for s, h in config.heads.items())
         lines += ["", f"language model {name}: {_millions(counts[name])} parameters, heads {heads}", ""]
         lines += ["  " + line for line in _draw(config.layout, recipe.specs).splitlines()]
     made = f", {_millions(counts['vocoder'])} parameters" if "vocoder" in counts else ""
     lines += ["", f"vocoder: {data['vocoder']}{made}", f"stages: {', '.join(s.name for s in recipe.stages) or 'none'}"]
-    weights = ", ".join(f"{n} ({'the package index or the hub' if n in KNOWN else 'the hub'})" for n in needed)
-    lines += [f"offline: {data['offline']}" + (f"; it needs {weights}" if needed else "")]
-    return Description("\n".join(lines), data | {"recipe": to_dict(recipe)})
+    sources = [f"{n} ({'the package index or the hub' if n in KNOWN else 'the hub'})" for n in needed]
+    lines += [f"offline: {data['offline']}" + (f"; it needs {', '.join(sources)}" if needed else "")]
+    lines += [f"note, {what}: {text}" for what, text in recipe.notes.items()]
+    return Description("\n".join(lines), data)
+
+
+def table(described: Sequence[Description]) -> str:
+    """The recipes one to a line."""
+    head = ("recipe", "paper", "streams", "layout", "LMs", "vocoder", "offline")
+    rows = [head]
+    for d in described:
+        parameters = sum(n for name, n in d.data["parameters"].items() if name != "vocoder")
+        layouts = ", ".join(dict.fromkeys(d.data["layouts"].values()))
+        streams = ", ".join(d.data["streams"])
+        what = (d.data["name"], d.data["paper"], streams, layouts, _millions(parameters))
+        rows.append((*what, d.data["vocoder"], d.data["offline"]))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _configurations(value: Any) -> Iterator[Configuration]:
+    """Everything inside a configuration, and itself."""
+    if isinstance(value, Configuration):
+        yield value
+        for f in fields(value):
+            yield from _configurations(getattr(value, f.name))
+    elif isinstance(value, Mapping):
+        for v in value.values():
+            yield from _configurations(v)
+    elif isinstance(value, tuple):
+        for v in value:
+            yield from _configurations(v)
+
+
+def _weights(recipe: Recipe) -> list[str]:
+    """Weights of others that it starts from or listens with."""
+    needed = set()
+    for part in _configurations(recipe):
+        match part:
+            case SSLUnits.Config() if part.pretrained:
+                needed.add(part.encoder)
+            case Text.Config():
+                needed.add(part.name)
+            case HF.Config() if part.pretrained:
+                needed.add(part.name)
+    return sorted(needed)
 
 
 def _draw(layout: Layout, specs: dict[str, StreamSpec]) -> str:
@@ -76,7 +108,7 @@ def _draw(layout: Layout, specs: dict[str, StreamSpec]) -> str:
     for name in layout.streams:
         if name not in specs:
             continue
-        spec, n = specs[name], 8
+        spec, n = specs[name], _DRAWN_TOKENS
         times = torch.arange(n)[None] / (spec.frame_rate or 4.0) if layout.timed else None
         values = (
             torch.zeros((1, spec.kind.num_codebooks, n), dtype=torch.long)
@@ -97,23 +129,24 @@ def _stream(spec: StreamSpec) -> str:
     return what + rate + (", repeats removed" if spec.deduplicated else "")
 
 
-def _vocoder(recipe: Recipe) -> str:
-    if recipe.vocoder is None:
+def _source(tokenizer: Configuration) -> str:
+    """A tokenizer with the weights that it listens with."""
+    names = [getattr(tokenizer, f, None) for f in ("encoder", "name")]
+    layer = getattr(tokenizer, "layer", None)
+    what = [n for n in names if isinstance(n, str)] + ([f"layer {layer}"] if layer is not None else [])
+    return _kind(tokenizer) + (f"({', '.join(what)})" if what else "")
+
+
+def _vocoder(config: Vocoder.Config | None) -> str:
+    if config is None:
         return "none"
-    if isinstance(recipe.vocoder, Chain.Config):
-        return " -> ".join(_kind(c) for c in (*recipe.vocoder.stages, recipe.vocoder.vocoder))
-    return _kind(recipe.vocoder)
+    if isinstance(config, Chain.Config):
+        return " -> ".join(_kind(c) for c in (*config.stages, config.vocoder))
+    return _kind(config)
 
 
-def _kind(config: Any) -> str:
-    owner = config.owner if isinstance(config, Configurable.Config) else type(config)
-    name: str = owner.__name__
-    if is_dataclass(config):
-        first = next(iter(fields(config)), None)
-        value = getattr(config, first.name) if first is not None and not first.kw_only else None
-        if isinstance(value, str) and hasattr(config, "encoder"):
-            name += f"({value})"
-    return name
+def _kind(config: Configuration) -> str:
+    return (config.owner if isinstance(config, Configurable.Config) else type(config)).__name__
 
 
 def _millions(n: int) -> str:

@@ -22,7 +22,10 @@ __all__ = ["Recipe", "Stream", "count_parameters"]
 
 @runtime_checkable
 class TokenizerConfig(Protocol):
-    """A tokenizer's configuration knows what its stream will hold before anything is built."""
+    """A tokenizer's configuration knows what its stream will hold before anything is built.
+
+    One that reads speech also has a ``sample_rate``.
+    """
 
     @property
     def spec(self) -> StreamSpec: ...
@@ -48,6 +51,11 @@ class Stream(Configuration):
             )
         return self.tokenizer.spec
 
+    @property
+    def sample_rate(self) -> int | None:
+        """Of the sound that the tokenizer reads, in Hz; None where it reads text."""
+        return getattr(self.tokenizer, "sample_rate", None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Configuration):
@@ -59,6 +67,7 @@ class Recipe(Configuration):
     :param lms: by name, in the order in which they run.
     :param vocoder: what makes sound of streams; None where the system makes none.
     :param stages: how it is trained, in order.
+    :param voices: names of the vocoder's voices, in order; those of the stage that trains it when not given.
     :param published_parameters: of the language models, where the source gives it.
     :raises RecipeError: parts that do not fit; the message names them.
     """
@@ -69,6 +78,7 @@ class Recipe(Configuration):
     lms: Mapping[str, SpeechLM.Config]
     vocoder: Vocoder.Config | None = None
     stages: tuple[TrainStage, ...] = ()
+    voices: tuple[str, ...] = ()
     published_parameters: int | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,28 +89,35 @@ class Recipe(Configuration):
                 known = lm.layout.all_specs(specs)
             except LaliaError as error:
                 raise RecipeError(f"Recipe {self.name!r}, LM {name!r}: {error}") from None
-            for part, names in (("inputs", tuple(lm.inputs)), ("heads", tuple(lm.heads))):
-                for stream in names:
+            for part, used in (("inputs", lm.inputs), ("heads", lm.heads)):
+                for stream in used:
                     if stream not in known:
                         raise RecipeError(
                             f"Recipe {self.name!r}: {part} of LM {name!r} name stream {stream!r}, but its layout has "
                             f"{', '.join(known)}. Fix the name or the layout."
                         )
-        if self.vocoder is not None and getattr(self.vocoder, "stream", None) not in specs:
+        read = getattr(self.vocoder, "stream", None)
+        if self.vocoder is not None and read not in specs:
             raise RecipeError(
-                f"Recipe {self.name!r}: the vocoder reads stream {getattr(self.vocoder, 'stream', None)!r}, but there is "
-                f"{', '.join(specs)}. Name one of them."
+                f"Recipe {self.name!r}: the vocoder reads stream {read!r}, but there is {', '.join(specs)}. "
+                "Name one of them."
             )
         names = [s.name for s in self.stages]
         if len(set(names)) < len(names):
             raise RecipeError(f"Recipe {self.name!r} has stages {', '.join(names)}. Give each a name of its own.")
         for stage in self.stages:
-            stage.check(self.name, tuple(self.lms), self.vocoder is not None)
+            stage.check(self.name, tuple(self.lms), self.vocoder)
 
     @property
     def specs(self) -> dict[str, StreamSpec]:
         """What each stream holds."""
         return {name: s.spec for name, s in self.streams.items()}
+
+    @property
+    def voice_names(self) -> tuple[str, ...]:
+        """The voices that have a name, from voice 0 on."""
+        named = (getattr(stage.task, "voices", ()) for stage in self.stages)
+        return self.voices or next((v for v in named if v), ())
 
 
 def count_parameters(recipe: Recipe) -> dict[str, int]:

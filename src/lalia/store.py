@@ -14,23 +14,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import lalia
 from lalia.config import from_dict, to_dict
 from lalia.errors import CheckpointError, LaliaError, OutputError
 from lalia.files import atomic_write
+from lalia.version import __version__
 
-__all__ = ["read_description", "read_weights", "write_description", "write_weights"]
+__all__ = ["DESCRIPTION", "holds", "read_description", "read_weights", "write_description", "write_weights"]
 
 DESCRIPTION, WEIGHTS = "recipe.json", "model.safetensors"
 _FORMAT = 1
 
 
 def write_description(folder: Path, kind: str, config: Any, **more: Any) -> None:
-    """Write ``recipe.json``: what this directory holds, as tagged plain data."""
+    """Write ``recipe.json``: what this directory holds, as tagged plain data.
+
+    :raises OutputError: the folder cannot be written.
+    """
+    data = {"format": _FORMAT, "lalia": __version__, kind: to_dict(config), **more}
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     _make(folder)
-    data = {"format": _FORMAT, "lalia": lalia.__version__, kind: to_dict(config), **more}
     with atomic_write(folder / DESCRIPTION) as path:
-        path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        path.write_text(text, encoding="utf-8")
 
 
 def read_description(folder: Path, kind: str, *, trust: tuple[str, ...] = ()) -> tuple[Any, dict[str, Any]]:
@@ -39,31 +43,61 @@ def read_description(folder: Path, kind: str, *, trust: tuple[str, ...] = ()) ->
     :raises CheckpointError: no such file, or it does not hold a ``kind``.
     """
     path = folder / DESCRIPTION
-    try:
-        data = json.loads(path.read_text())
-    except OSError:
-        raise CheckpointError(f"{folder} has no {DESCRIPTION}. Name a directory that lalia wrote.") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Copy or export it again.") from None
-    if not isinstance(data, Mapping) or kind not in data:
+    data = _read(folder)
+    if kind not in data:
         raise CheckpointError(f"{path} holds no {kind}. Name another directory.")
-    if data.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is of format {data.get('format')}, this is {_FORMAT}. Update lalia.")
     try:
         return from_dict(data[kind], trust=trust), {k: v for k, v in data.items() if k != kind}
     except LaliaError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
+def holds(folder: Path, kind: str) -> bool:
+    """Whether a directory holds a ``kind``.
+
+    :raises CheckpointError: no such file, or it is damaged.
+    """
+    return kind in _read(folder)
+
+
+def _read(folder: Path) -> Mapping[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{folder} has no {DESCRIPTION}. Name a directory that lalia wrote.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from None
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is damaged ({reason}). Copy or export it again.") from None
+    if not isinstance(data, Mapping):
+        raise CheckpointError(f"{path} is damaged (it is no object). Copy or export it again.")
+    if data.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is of format {data.get('format')}, this is {_FORMAT}. Update lalia.")
+    return data
+
+
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> None:
-    """Write ``model.safetensors``; floating-point tensors as ``dtype`` if given."""
-    _make(folder)
-    kept = {}
+    """Write ``model.safetensors``; floating-point tensors as ``dtype`` if given.
+
+    :raises OutputError: the folder cannot be written, or the disk is full.
+    """
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
     for name, t in tensors.items():
         t = t.detach().cpu()
-        kept[name] = (t.to(dtype) if dtype is not None and t.is_floating_point() else t).contiguous().clone()
+        t = (t.to(dtype) if dtype is not None and t.is_floating_point() else t).contiguous()
+        # The format has no shared memory: a tensor under a second name is copied, and only then.
+        kept[name] = t.clone() if t.untyped_storage().data_ptr() in seen else t
+        seen.add(t.untyped_storage().data_ptr())
+    _make(folder)
     with atomic_write(folder / WEIGHTS) as path:
-        save_file(kept, path, metadata={"format": "pt"})
+        try:
+            save_file(kept, path, metadata={"format": "pt"})
+        except SafetensorError as error:
+            reason = str(error).splitlines()[0]
+            raise OutputError(f"{folder / WEIGHTS} cannot be written ({reason}). Make room there.") from None
 
 
 def read_weights(folder: Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -4,13 +4,13 @@ Shapes: B batch, K codebooks, T frames, D dim.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lalia.config import Configuration
-from lalia.errors import LayoutError
+from lalia.errors import ConfigError, LayoutError
 
 __all__ = ["Continuous", "Discrete", "Kind", "StreamSpec", "Streams", "TokenSequence", "pad_batch"]
 
@@ -26,6 +26,16 @@ class Discrete(Configuration):
     codebook_size: int
     num_codebooks: int = 1
     end: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codebook_size < 1 or self.num_codebooks < 1:
+            raise ConfigError(
+                f"A stream has {self.num_codebooks} codebooks of {self.codebook_size} codes. Give at least 1 of each."
+            )
+        if self.end is not None and not 0 <= self.end < self.codebook_size:
+            raise ConfigError(
+                f"A stream ends with id {self.end}, but has ids 0 to {self.codebook_size - 1}. Name one of them."
+            )
 
     @property
     def end_id(self) -> int:
@@ -44,6 +54,10 @@ class Continuous(Configuration):
 
     dim: int
 
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError(f"A continuous stream has features of {self.dim} values. Give at least 1.")
+
 
 Kind = Discrete | Continuous
 
@@ -60,6 +74,10 @@ class StreamSpec(Configuration):
     kind: Discrete | Continuous
     frame_rate: float | None
     deduplicated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frame_rate is not None and not self.frame_rate > 0:
+            raise ConfigError(f"A stream has a frame rate of {self.frame_rate} Hz. Give one above 0, or None.")
 
     @property
     def clocked(self) -> bool:
@@ -130,26 +148,31 @@ class TokenSequence:
     # -- runs -----------------------------------------------------------------------------------
 
     def deduplicate(self) -> "TokenSequence":
-        """Runs of equal codes as one token each, their frames in ``durations``; K must be 1."""
+        """Runs of equal codes as one token each, their frames in ``durations``.
+
+        :raises LayoutError: there is more than one codebook, or none.
+        """
         if self.durations is not None:
             return self
+        if not self.discrete or self.values.shape[1] != 1:
+            what = f"{self.values.shape[1]} codebooks" if self.discrete else "features"
+            raise LayoutError(f"Repeats are removed from one codebook, not from {what}. Set deduplicate=False.")
         rows = []
         for b in range(len(self)):
-            row = self.row(b)
-            codes, counts = torch.unique_consecutive(row.values[0, 0], return_counts=True)
-            rows.append(TokenSequence(codes[None, None], codes.new_tensor([len(codes)]), counts[None]))
+            codes, counts = torch.unique_consecutive(self.row(b).values[0, 0], return_counts=True)
+            rows.append(TokenSequence(codes[None, None], self.lengths.new_tensor([len(codes)]), counts[None]))
         return pad_batch(rows)
 
     def expand(self) -> "TokenSequence":
-        """The inverse of ``deduplicate``: every code repeated for its duration."""
+        """The inverse of ``deduplicate``: every token repeated for its duration."""
         if self.durations is None:
             return self
         rows = []
         for b in range(len(self)):
             row = self.row(b)
             assert row.durations is not None
-            codes = torch.repeat_interleave(row.values[0], row.durations[0], dim=-1)
-            rows.append(TokenSequence(codes[None], self.lengths.new_tensor([codes.shape[-1]])))
+            values = torch.repeat_interleave(row.values, row.durations[0], dim=2 if self.discrete else 1)
+            rows.append(TokenSequence(values, self.lengths.new_tensor([int(row.durations.sum())])))
         return pad_batch(rows)
 
 
@@ -158,21 +181,28 @@ Streams = dict[str, TokenSequence]
 
 
 def pad_batch(rows: Sequence[TokenSequence]) -> TokenSequence:
-    """One batch of all rows, padded with zeros to the longest."""
+    """One batch of all rows, padded with zeros to the longest.
+
+    :raises LayoutError: no rows, or rows of different kinds.
+    """
+    if not rows:
+        raise LayoutError("A batch of no sequences. Give at least one.")
     longest = max(r.num_tokens for r in rows)
     discrete = rows[0].discrete
 
-    def pad(x: Tensor | None, last: bool) -> Tensor | None:
-        if x is None:
-            return None
-        room = longest - x.shape[-1 if last else 1]
-        return torch.nn.functional.pad(x, (0, room) if last else (0, 0, 0, room))
-
     def join(name: str, last: bool) -> Tensor | None:
-        parts = [pad(getattr(r, name), last) for r in rows]
+        parts: list[Tensor | None] = [getattr(r, name) for r in rows]
         present = [p for p in parts if p is not None]
-        return torch.cat(present) if len(present) == len(parts) else None
+        if not present:
+            return None
+        if len(present) < len(parts):
+            raise LayoutError(f"Of {len(parts)} sequences {len(present)} have {name}. Give them to all or to none.")
+        if len(present) == 1:
+            return present[0]
+        return torch.cat([_pad(p, longest, last) for p in present])
 
+    if any(r.discrete != discrete for r in rows):
+        raise LayoutError("A batch mixes codes and features. Give sequences of one stream.")
     values = join("values", discrete)
     assert values is not None
     return TokenSequence(
@@ -180,15 +210,6 @@ def pad_batch(rows: Sequence[TokenSequence]) -> TokenSequence:
     )
 
 
-def select_rows(streams: Streams, rows: Tensor) -> Streams:
-    """The given rows of every stream."""
-    return {
-        name: replace(
-            s,
-            **{
-                f: None if getattr(s, f) is None else getattr(s, f)[rows]
-                for f in ("values", "lengths", "durations", "times")
-            },
-        )
-        for name, s in streams.items()
-    }
+def _pad(x: Tensor, length: int, last: bool) -> Tensor:
+    room = length - x.shape[-1 if last else 1]
+    return torch.nn.functional.pad(x, (0, room) if last else (0, 0, 0, room))

@@ -1,10 +1,10 @@
 """Any Hugging Face speech encoder, at any layer: HuBERT, wav2vec 2.0, WavLM, XLS-R, w2v-BERT, Whisper, ...
 
-Only the layers up to the one that is read are kept and run.
+Only the layers up to the one that is read are loaded and run.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalia.audio import Audio
-from lalia.checkpoints import fetch
 from lalia.config import Configurable
+from lalia.encoders.loading import load
 from lalia.encoders.windows import Windows, WindowState, encode_windows
-from lalia.errors import ConfigError, WeightsError
+from lalia.errors import ConfigError
 from lalia.nn.spectral import mel_filters
 from lalia.streams import Continuous, StreamSpec, TokenSequence, pad_batch
 
@@ -29,16 +29,20 @@ _HOP = 320
 
 
 class SpeechEncoder(Configurable, nn.Module):
-    """Audio to the hidden states of one layer [B, T, D] at 50 Hz, optionally averaged to a lower rate."""
+    """Audio to the hidden states of one layer [B, T, D] at 50 Hz, optionally averaged to a lower rate.
+
+    Nothing of it is trained.
+    """
 
     @dataclass(frozen=True)
     class Config(Configurable.Config):
         """
         :param name: known weights, a directory, or a hub id.
-        :param layer: hidden states after this layer, counted from 1; the last, with its final norm, when not given.
+        :param layer: hidden states after this layer, counted from 1; the last when not given. Those of the last come
+            after the model's final norm, where it has one: they are the ``last_hidden_state`` of ``transformers``.
         :param pool: average this many frames (2: 25 Hz).
         :param windows: how long audio is cut.
-        :param pretrained: load the weights; otherwise the architecture with random ones.
+        :param pretrained: load the weights; otherwise the architecture with random ones, the same each time.
         :param architecture: the model's ``config.json`` as a mapping, for building it without weights.
         """
 
@@ -50,39 +54,55 @@ class SpeechEncoder(Configurable, nn.Module):
         pretrained: bool = True
         architecture: Mapping[str, Any] | None = None
 
+        def __post_init__(self) -> None:
+            if self.pool < 1:
+                raise ConfigError(f"SpeechEncoder averages {self.pool} frames. Give pool at least 1.")
+            if not self.pretrained and self.architecture is None:
+                raise ConfigError(f"{self.name!r} without weights needs its architecture. Give it.")
+
+        @property
+        def sample_rate(self) -> int:
+            """Of the sound that it reads, in Hz."""
+            return _SAMPLE_RATE
+
+    filters: Tensor
+    window: Tensor
+
     def __init__(self, config: Config) -> None:
+        """
+        :raises WeightsError: the weights cannot be had, are incomplete, or are of no speech encoder.
+        :raises ConfigError: there is no such layer, or the windows are longer than the encoder can hear.
+        """
         super().__init__()
         self.config = config
         self.sample_rate = _SAMPLE_RATE
-        model, self._normalize = _load(config)
-        self.family = "whisper" if model.config.model_type == "whisper" else "bert" if _is_bert(model) else "wave"
-        self.model = model.get_encoder() if self.family == "whisper" else model
-        layers = self._layers()
-        self.layer = len(layers) if config.layer is None else config.layer
-        if not 1 <= self.layer <= len(layers):
-            raise ConfigError(f"{config.name!r} has {len(layers)} layers, not layer {self.layer}. Count from 1.")
-        if config.pool < 1:
-            raise ConfigError(f"SpeechEncoder has pool {config.pool}. Give at least 1.")
-        self._last = self.layer == len(layers)
-        del layers[self.layer :]
-        limit = getattr(self.model.config, "max_source_positions", None) if self.family == "whisper" else None
-        if limit is not None and config.windows.seconds * 50 > limit:
-            raise ConfigError(
-                f"{config.name!r} hears at most {limit / 50:g} s at once, but the windows are "
-                f"{config.windows.seconds:g} s. Shorten windows.block."
-            )
-        self.dim: int = self.model.config.hidden_size if self.family != "whisper" else self.model.config.d_model
+        loaded = load(config.name, config.layer, None if config.pretrained else config.architecture)
+        self.model, self.family, self.layer = loaded.model, loaded.family, loaded.layer
+        self._last, self._normalize, self._facts = loaded.last, loaded.normalize, loaded.facts
+        self.dim = loaded.dim
+        self._hop = _HOP * config.pool
+        self._sizes = config.windows.sizes(_SAMPLE_RATE, self._hop)
         self.spec = StreamSpec(kind=Continuous(self.dim), frame_rate=50 / config.pool)
         if self.family == "whisper":
+            limit = self.model.config.max_source_positions
+            if sum(self._sizes) > limit * _HOP:
+                raise ConfigError(
+                    f"{config.name!r} hears at most {limit / 50:g} s at once, but the windows are "
+                    f"{sum(self._sizes) / _SAMPLE_RATE:g} s. Shorten windows.block."
+                )
             bins = self.model.config.num_mel_bins
             self.register_buffer("filters", mel_filters(_SAMPLE_RATE, 400, bins, 0.0, 8000.0), persistent=False)
             self.register_buffer("window", torch.hann_window(400), persistent=False)
+        elif self.family == "filterbank":
+            from transformers import SeamlessM4TFeatureExtractor
+
+            self._filterbank = SeamlessM4TFeatureExtractor()
         self.requires_grad_(False).eval()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the weights that are used."""
-        digest = hashlib.sha256(f"{self.family}:{self.layer}".encode())
+        """SHA-256 of the weights that are used, and of what decides the output beside them."""
+        digest = hashlib.sha256(f"{self.family}:{self.layer}{self._facts}".encode())
         for name, t in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(t.detach().float().cpu().contiguous().numpy().tobytes())
@@ -90,68 +110,71 @@ class SpeechEncoder(Configurable, nn.Module):
 
     def init_state(self, batch_size: int) -> WindowState:
         """An empty stream for each row."""
-        return WindowState([torch.zeros(0) for _ in range(batch_size)], [0] * batch_size, [0] * batch_size)
+        return WindowState.empty(batch_size)
 
-    @torch.inference_mode()
     def encode(self, audio: Audio, state: WindowState | None = None, *, final: bool = False) -> TokenSequence:
         """
-        :param audio: [B, C, N] at any rate when whole; at 16 kHz when streaming.
-        :returns: features [B, T, D]; offline T = ceil(samples / 320 / pool).
+        :param audio: [B, C, N], channels are averaged; at any rate when whole, at 16 kHz when streaming.
+        :param state: where a stream stands, updated in place; None for whole recordings.
+        :param final: no more audio follows.
+        :returns: features [B, T, D]; offline T = ceil(N / 320 / pool). What a row gives does not depend on the others.
+        """
+        rows = []
+        for pieces in self.pieces(audio, state, final=final):
+            frames = torch.cat(pieces) if pieces else torch.zeros((0, self.dim), device=self._device)
+            rows.append(TokenSequence(frames[None], torch.tensor([len(frames)])))
+        return pad_batch(rows)
+
+    @torch.no_grad()
+    def pieces(
+        self,
+        audio: Audio,
+        state: WindowState | None = None,
+        *,
+        final: bool = False,
+        each: Callable[[Tensor], Tensor] | None = None,
+    ) -> list[list[Tensor]]:
+        """What ``encode`` gives, for each row, window by window.
+
+        :param each: is applied to the frames [t, D] of a window at once, so that those of an hour never lie in
+            memory together.
         """
         audio = audio.mono()
         if state is None:
             audio = audio.to(_SAMPLE_RATE)
         elif audio.sample_rate != _SAMPLE_RATE:
             raise ConfigError(f"A stream came at {audio.sample_rate} Hz. Resample it to {_SAMPLE_RATE} Hz as it comes.")
-        rows = []
-        for b in range(len(audio)):
-            samples = audio.samples[b, 0, : int(audio.lengths[b])].to(self._device)
-            kept = None if state is None else (state.samples[b].to(samples), state.origin[b], state.done[b])
-            # A row at a time: padding would change what encoders with a norm over time give for it.
-            pieces, after = encode_windows(
-                self._window,
-                self.config.windows,
-                _SAMPLE_RATE,
-                _HOP * self.config.pool,
-                samples,
-                kept,
-                state is None or final,
+        elif len(state.samples) != len(audio):
+            raise ConfigError(f"A stream of {len(state.samples)} rows got audio of {len(audio)}. Give one row each.")
+        # A row at a time: padding would change what encoders with a norm over time give for it, and costs time.
+        return [
+            encode_windows(
+                self if each is None else lambda piece: each(self(piece)),
+                self._sizes,
+                self._hop,
+                audio.samples[b, 0, : int(audio.lengths[b])].to(self._device),
+                state,
+                b,
+                final=state is None or final,
             )
-            if state is not None:
-                state.samples[b], state.origin[b], state.done[b] = after
-            frames = torch.cat(pieces) if pieces else samples.new_zeros((0, self.dim))
-            rows.append(TokenSequence(frames[None], torch.tensor([len(frames)])))
-        return pad_batch(rows)
+            for b in range(len(audio))
+        ]
 
     def forward(self, samples: Tensor) -> Tensor:
-        """One window of samples [N] at 16 kHz to hidden states [T, D], T = ceil(N / 320)."""
-        # A whole number of frames; what is added is silence.
-        samples = F.pad(samples, (0, -len(samples) % _HOP))
-        if self.family == "whisper":
-            return self._whisper(samples)
+        """One window of samples [N] at 16 kHz to features [T, D], T = ceil(N / 320 / pool)."""
         if self._normalize:
             samples = (samples - samples.mean()) / torch.sqrt(samples.var(unbiased=False) + 1e-7)
-        kept: list[Tensor] = []
-
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            kept.append(output[0] if isinstance(output, tuple) else output)
-
-        hook = self._layers()[-1].register_forward_hook(keep)
-        try:
-            if self.family == "bert":
-                last = self.model(input_features=_fbank_pairs(samples)[None]).last_hidden_state
-            else:
+        # A whole number of frames; what is added is silence.
+        samples = F.pad(samples, (0, -len(samples) % self._hop))
+        match self.family:
+            case "whisper":
+                hidden = self._whisper(samples)
+            case "filterbank":
+                hidden = self.model(input_features=self._fbank_pairs(samples)[None]).last_hidden_state[0]
+            case "wave":
                 # The convolutions reach 80 samples past a frame: without them the last frame would be missing.
-                last = self.model(F.pad(samples, (0, 80))[None]).last_hidden_state
-        finally:
-            hook.remove()
-        return (last if self._last else kept[0])[0]
-
-    def _window(self, samples: Tensor) -> Tensor:
-        if self.config.pool == 1:
-            return self(samples)
-        frames = self(F.pad(samples, (0, -len(samples) % (_HOP * self.config.pool))))
-        return frames.unflatten(0, (-1, self.config.pool)).mean(dim=1)
+                hidden = self.model(F.pad(samples, (0, 80))[None]).last_hidden_state[0]
+        return hidden if self.config.pool == 1 else hidden.unflatten(0, (-1, self.config.pool)).mean(dim=1)
 
     def _whisper(self, samples: Tensor) -> Tensor:
         """Whisper's encoder on the real length, not on a window of 30 s padded with silence."""
@@ -170,47 +193,13 @@ class SpeechEncoder(Configurable, nn.Module):
         mel = torch.log10((self.filters @ spectrum).clamp(min=1e-10))
         return (torch.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0
 
-    def _layers(self) -> nn.ModuleList:
-        return self.model.layers if self.family == "whisper" else self.model.encoder.layers
+    def _fbank_pairs(self, samples: Tensor) -> Tensor:
+        """w2v-BERT's input [T, 160]: 80 Kaldi filter banks at 100 Hz, normalised per bin, two frames stacked."""
+        # The last filter bank reaches 240 samples past its frame.
+        padded = F.pad(samples, (0, 240)).cpu().numpy()
+        out = self._filterbank(padded, sampling_rate=_SAMPLE_RATE, return_tensors="pt", padding=False)
+        return out["input_features"][0].to(samples)
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-
-def _is_bert(model: Any) -> bool:
-    return model.config.model_type == "wav2vec2-bert"
-
-
-def _load(config: SpeechEncoder.Config) -> tuple[Any, bool]:
-    """The model, and whether its input is normalised to zero mean and unit variance."""
-    from transformers import AutoConfig, AutoModel
-
-    if not config.pretrained:
-        if config.architecture is None or "model_type" not in config.architecture:
-            raise ConfigError(f"{config.name!r} without weights needs its architecture with 'model_type'. Give it.")
-        settings = dict(config.architecture)
-        return AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings)), True
-    path = fetch(config.name)
-    try:
-        model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise WeightsError(f"{config.name!r} is not a speech encoder ({reason}). Name another.") from None
-    file = path / "preprocessor_config.json"
-    normalize = True
-    if file.exists():
-        import json
-
-        normalize = bool(json.loads(file.read_text()).get("do_normalize", True))
-    return model, normalize
-
-
-def _fbank_pairs(samples: Tensor) -> Tensor:
-    """w2v-BERT's input [T, 160]: 80 Kaldi filter banks at 100 Hz, normalised per bin, two frames stacked."""
-    from transformers import SeamlessM4TFeatureExtractor
-
-    extractor = SeamlessM4TFeatureExtractor()
-    padded = F.pad(samples, (0, 240)).cpu().numpy()
-    out = extractor(padded, sampling_rate=_SAMPLE_RATE, return_tensors="pt", padding=False)
-    return out["input_features"][0].to(samples)

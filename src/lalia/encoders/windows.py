@@ -32,13 +32,21 @@ class Windows(Configuration):
     after: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.block <= 0 or self.before < 0 or self.after < 0:
-            raise ConfigError(f"Windows has {self}. Give a block above 0 s and contexts of at least 0 s.")
+        if not (self.block > 0 and self.before >= 0 and self.after >= 0):
+            raise ConfigError(
+                f"Windows have a block of {self.block} s between {self.before} s and {self.after} s. "
+                "Give a block above 0 s and contexts of at least 0 s."
+            )
 
     @property
     def seconds(self) -> float:
         """The longest piece that the encoder sees."""
         return self.before + self.block + self.after
+
+    def sizes(self, sample_rate: int, hop: int) -> tuple[int, int, int]:
+        """Before, block and after in samples, each the nearest multiple of ``hop``."""
+        before, block, after = (round(s * sample_rate / hop) * hop for s in (self.before, self.block, self.after))
+        return before, max(block, hop), after
 
 
 @dataclass
@@ -49,55 +57,63 @@ class WindowState(State):
     origin: list[int]
     done: list[int]
 
+    @classmethod
+    def empty(cls, batch_size: int) -> "WindowState":
+        """Before the first sample."""
+        return cls([torch.zeros(0) for _ in range(batch_size)], [0] * batch_size, [0] * batch_size)
+
     def select(self, rows: Tensor) -> "WindowState":
         picked: list[int] = rows.tolist()
-        return WindowState(*([part[i] for i in picked] for part in (self.samples, self.origin, self.done)))
+        return WindowState(
+            [self.samples[i] for i in picked], [self.origin[i] for i in picked], [self.done[i] for i in picked]
+        )
 
     def reset(self, fresh: "WindowState", rows: Tensor) -> "WindowState":
+        sources = [fresh if new else self for new in rows.tolist()]
         return WindowState(
-            *(
-                [n if r else o for o, n, r in zip(old, new, rows.tolist(), strict=True)]
-                for old, new in (
-                    (self.samples, fresh.samples),
-                    (self.origin, fresh.origin),
-                    (self.done, fresh.done),
-                )
-            )
+            [s.samples[b] for b, s in enumerate(sources)],
+            [s.origin[b] for b, s in enumerate(sources)],
+            [s.done[b] for b, s in enumerate(sources)],
         )
 
 
 def encode_windows(
     encode: Callable[[Tensor], Tensor],
-    windows: Windows,
-    sample_rate: int,
+    sizes: tuple[int, int, int],
     hop: int,
     samples: Tensor,
-    state: tuple[Tensor, int, int] | None,
+    state: WindowState | None,
+    row: int,
+    *,
     final: bool,
-) -> tuple[list[Tensor], tuple[Tensor, int, int]]:
-    """Frames of one row that can be had now.
+) -> list[Tensor]:
+    """Frames of one row that can be had now, in pieces [t, D].
 
     :param encode: [N] to [T, D], T = ceil(N / hop).
+    :param sizes: of ``Windows``.
     :param samples: new samples [N].
-    :param state: (kept samples, position of the first of them, position of the first sample not encoded).
-    :returns: the new frames in pieces [T, D], and the state.
+    :param state: where the stream stands, its row ``row`` updated in place; None for a whole recording.
+    :param final: no more samples follow. The row of the state is then that of a new stream.
     """
-    block = max(round(windows.block * sample_rate / hop), 1) * hop
-    before = round(windows.before * sample_rate / hop) * hop
-    after = round(windows.after * sample_rate / hop) * hop
-    kept, origin, done = state if state is not None else (samples.new_zeros(0), 0, 0)
-    kept = torch.cat([kept, samples]) if len(kept) else samples
-    end = origin + len(kept)
+    before, block, after = sizes
+    origin = done = 0
+    if state is not None:
+        origin, done = state.origin[row], state.done[row]
+        samples = torch.cat([state.samples[row].to(samples), samples])
+    end = origin + len(samples)
     out = []
-    while done < end and (final or done + block + after <= end):
+    # A stream waits for one sample more than the window has: whether the block is the last depends on it.
+    while done < end and (final or done + block + after < end):
         # The last block takes in what would be too little to stand alone: a short tail has no context after it.
-        last = final and done + block + after >= end
-        stop = end if last else done + block
+        last = done + block + after >= end
         start = max(done - before, 0)
-        piece = kept[start - origin : (end if last else stop + after) - origin]
-        frames = encode(piece)
+        stop = end if last else done + block + after
+        frames = encode(samples[start - origin : stop - origin])
         first = (done - start) // hop
         out.append(frames[first:] if last else frames[first : first + block // hop])
-        done = stop
-    keep = max(done - before, 0) if not final else end
-    return out, (kept[keep - origin :], keep, done)
+        done = end if last else done + block
+    if state is not None:
+        keep = end if final else max(done - before, 0)
+        state.samples[row] = samples[keep - origin :].clone()
+        state.origin[row], state.done[row] = (0, 0) if final else (keep, done)
+    return out

@@ -3,8 +3,9 @@
 from lalia.layouts.cells import Cell, Choice, Extent, Slot, Step
 from lalia.layouts.cursor import Cursor, Laid, grid_of
 from lalia.layouts.grid import ABSENT, Grid
-from lalia.layouts.kinds import Chunks, Concat, Flat, Merge, Parallel, Switch
-from lalia.layouts.layout import Layout
+from lalia.layouts.kinds import Chunks, Concat, Flat, Parallel
+from lalia.layouts.layout import Layout, check_streams
+from lalia.layouts.timed import Merge, Switch
 from lalia.layouts.vocabulary import Vocabulary
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "Step",
     "Switch",
     "Vocabulary",
+    "check_streams",
     "grid_of",
 ]

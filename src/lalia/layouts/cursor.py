@@ -1,14 +1,15 @@
 """The cursor: one row of generation, driven by the same plan as training."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lalia.errors import LayoutError
 from lalia.layouts.cells import Cell, Choice, Step
-from lalia.layouts.extent import GrowingExtent, starts
+from lalia.layouts.extent import GrowingExtent, times_of
 from lalia.layouts.grid import ABSENT, Grid
 from lalia.layouts.layout import Layout
 from lalia.streams import Discrete, Streams, StreamSpec
@@ -19,8 +20,7 @@ Value = int | Tensor
 """A code, or a frame of features [D]."""
 
 
-@dataclass(frozen=True)
-class Laid:
+class Laid(NamedTuple):
     """A cell with its value."""
 
     cell: Cell
@@ -32,7 +32,8 @@ class Cursor:
 
     :param known: streams of one row: the beginning of those that go on, the whole of the complete ones.
     :param complete: streams of which nothing more may be generated.
-    :param limits: most tokens of a stream.
+    :param limits: most tokens of a stream, the known ones counted.
+    :raises LayoutError: one of these names a stream that the layout does not have.
     """
 
     def __init__(
@@ -45,19 +46,22 @@ class Cursor:
         limits: Mapping[str, int] | None = None,
     ) -> None:
         self._specs = layout.all_specs(specs)
-        ends = layout.ends(specs)
-        for name in known:
+        for name in (*known, *complete, *(limits or ())):
             if name not in self._specs:
                 raise LayoutError(f"Stream {name!r} is not in the layout, which has {', '.join(self._specs)}. Fix it.")
-        self._known = known
+        ends = layout.ends(specs)
+        self._end_ids = {n: s.kind.end_id for n, s in self._specs.items() if n in ends and isinstance(s.kind, Discrete)}
+        self._lengths = {n: int(k.lengths[0]) for n, k in known.items()}
+        self._codes: dict[str, list[list[int]]] = {n: k.values[0].tolist() for n, k in known.items() if k.discrete}
+        self._features = {n: k.values[0] for n, k in known.items() if not k.discrete}
         self._extent = GrowingExtent(
             self._specs,
             ends,
-            known={n: int(k.lengths[0]) for n, k in known.items()},
+            known=self._lengths,
             complete=frozenset(complete),
             limits=limits or {},
-            times={n: starts(k, self._specs[n], 0) for n, k in known.items()},
-            codes={n: k.values[0, 0].numpy() for n, k in known.items() if k.discrete},
+            times={n: times_of(known.get(n), s) for n, s in self._specs.items()} if layout.timed else {},
+            codes={n: self._codes[n][0][: self._lengths[n]] for n in layout.markers if n in known},
         )
         self._plan: Iterator[Step] = layout.plan(self._extent)
         self.step: Step | None = next(self._plan, None)
@@ -67,40 +71,44 @@ class Cursor:
         """The value of a slot that is known already, or None."""
         if not isinstance(slot, Cell) or not self._extent.is_known(slot):
             return None
-        known = self._known.get(slot.stream)
-        if known is None or slot.t >= int(known.lengths[0]):
-            kind = self._specs[slot.stream].kind
-            assert isinstance(kind, Discrete)
-            return kind.end_id
-        if known.discrete:
-            return int(known.values[0, slot.codebook, slot.t])
-        return known.values[0, slot.t]
+        stream, codebook, t = slot
+        if t >= self._lengths.get(stream, 0):
+            return self._end_ids[stream]
+        codes = self._codes.get(stream)
+        return self._features[stream][t] if codes is None else codes[codebook][t]
 
-    def ready(self) -> bool:
-        """Whether the next step is known from one end to the other."""
-        return self.step is not None and all(s is None or self.given(s) is not None for s in self.step)
+    def known_step(self) -> list[Laid] | None:
+        """The next step if it is known from one end to the other, or None."""
+        if self.step is None:
+            return None
+        laid = []
+        for slot in self.step:
+            if slot is not None:
+                value = self.given(slot)
+                if value is None:
+                    return None
+                assert isinstance(slot, Cell)
+                laid.append(Laid(slot, value))
+        return laid
 
     def lay(self, laid: Sequence[Laid]) -> list[Laid]:
         """Record the values of the next step and move on.
 
         :returns: what counts: when a stream ends at this step, its other codebooks here are dropped.
         """
-        ended = set()
-        for item in laid:
-            kind = self._specs[item.cell.stream].kind
-            code = item.value if isinstance(item.value, int) else None
-            if isinstance(kind, Discrete) and item.cell.codebook == 0 and code == kind.end_id:
-                if not self._is_inner_end(item.cell):
-                    ended.add((item.cell.stream, item.cell.t))
-                    self._extent.end(item.cell.stream, item.cell.t)
-            self._extent.record(item.cell, code)
-        kept = [i for i in laid if i.cell.codebook == 0 or (i.cell.stream, i.cell.t) not in ended]
+        ended: set[tuple[str, int]] = set()
+        for (stream, codebook, t), value in laid:
+            code = value if isinstance(value, int) else None
+            # Before the end of what is known, the id of the end is an ordinary token.
+            if codebook == 0 and code is not None and code == self._end_ids.get(stream):
+                if t >= self._lengths.get(stream, 0):
+                    ended.add((stream, t))
+                    self._extent.end(stream, t)
+            self._extent.record(Cell(stream, codebook, t), code)
         self.step = next(self._plan, None)
-        return kept
-
-    def _is_inner_end(self, cell: Cell) -> bool:
-        known = self._known.get(cell.stream)
-        return known is not None and cell.t < int(known.lengths[0])
+        if not ended:
+            return list(laid)
+        return [i for i in laid if i.cell.codebook == 0 or (i.cell.stream, i.cell.t) not in ended]
 
 
 def grid_of(rows: Sequence[Sequence[Sequence[Laid]]], specs: Mapping[str, StreamSpec]) -> Grid:
@@ -109,21 +117,32 @@ def grid_of(rows: Sequence[Sequence[Sequence[Laid]]], specs: Mapping[str, Stream
     :param rows: for each row, for each step, its cells.
     """
     steps = max((len(r) for r in rows), default=0)
-    positions, values = {}, {}
+    positions: dict[str, np.ndarray] = {}
+    codes: dict[str, np.ndarray] = {}
+    frames: dict[str, list[tuple[int, int, Tensor]]] = {}
     for name, spec in specs.items():
-        kind = spec.kind
-        if isinstance(kind, Discrete):
-            positions[name] = torch.full((len(rows), kind.num_codebooks, steps), ABSENT)
-            values[name] = torch.zeros((len(rows), kind.num_codebooks, steps), dtype=torch.long)
+        if isinstance(spec.kind, Discrete):
+            positions[name] = np.full((len(rows), spec.kind.num_codebooks, steps), ABSENT)
+            codes[name] = np.zeros((len(rows), spec.kind.num_codebooks, steps), np.int64)
         else:
-            positions[name] = torch.full((len(rows), 1, steps), ABSENT)
-            values[name] = torch.zeros((len(rows), steps, kind.dim))
+            positions[name] = np.full((len(rows), 1, steps), ABSENT)
+            frames[name] = []
     for b, row in enumerate(rows):
         for s, step in enumerate(row):
-            for (stream, codebook, t), value in ((i.cell, i.value) for i in step):
+            for (stream, codebook, t), value in step:
                 positions[stream][b, codebook, s] = t
                 if isinstance(value, int):
-                    values[stream][b, codebook, s] = value
+                    codes[stream][b, codebook, s] = value
                 else:
-                    values[stream][b, s] = value
-    return Grid(positions, values, torch.tensor([len(r) for r in rows]))
+                    frames[stream].append((b, s, value))
+    values = {n: torch.from_numpy(c) for n, c in codes.items()}
+    for name, found in frames.items():
+        kind = specs[name].kind
+        assert not isinstance(kind, Discrete)
+        values[name] = torch.zeros((len(rows), steps, kind.dim))
+        if found:
+            b_, s_, features = zip(*found, strict=True)
+            stacked = torch.stack(features)
+            values[name] = values[name].to(stacked)
+            values[name][list(b_), list(s_)] = stacked
+    return Grid({n: torch.from_numpy(p) for n, p in positions.items()}, values, torch.tensor([len(r) for r in rows]))

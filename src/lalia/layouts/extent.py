@@ -1,6 +1,7 @@
 """The two extents: streams that are all there, and streams that are being generated."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,100 +9,139 @@ from lalia.errors import LayoutError
 from lalia.layouts.cells import Cell
 from lalia.streams import Discrete, StreamSpec, TokenSequence
 
-__all__ = ["GrowingExtent", "KnownExtent", "starts"]
+__all__ = ["GrowingExtent", "KnownExtent", "Times", "times_of"]
 
 
-def starts(tokens: TokenSequence, spec: StreamSpec, b: int) -> np.ndarray | None:
-    """Start time of each token of row ``b`` in seconds [T], or None where the stream has no clock."""
-    n = int(tokens.lengths[b])
-    if tokens.times is not None:
-        return tokens.times[b, :n].double().numpy()
-    if spec.frame_rate is None:
-        return None
-    if spec.deduplicated:
-        if tokens.durations is None:
-            return None
-        frames = tokens.durations[b, :n].double().numpy()
-        return (np.cumsum(frames) - frames) / spec.frame_rate
-    return np.arange(n) / spec.frame_rate
+@dataclass(frozen=True)
+class Times:
+    """When the tokens of one row of a stream begin.
+
+    :param starts: seconds, of the tokens that there are; None where they are not known.
+    :param rate: frames per second of a clock that gives the time of every token there may ever be.
+    """
+
+    starts: np.ndarray | None = None
+    rate: float | None = None
+
+    def at(self, t: int) -> float | None:
+        """The start of token ``t`` in seconds, where it can be known."""
+        if self.rate is not None:
+            return t / self.rate
+        return float(self.starts[t]) if self.starts is not None and t < len(self.starts) else None
 
 
-class KnownExtent:
-    """The extent of one row whose streams are all there (training, scoring)."""
+def times_of(tokens: TokenSequence | None, spec: StreamSpec, b: int = 0) -> Times:
+    """The times of row ``b``: those that are given, or else those of the stream's clock."""
+    if tokens is not None and tokens.times is not None:
+        return Times(tokens.times[b, : int(tokens.lengths[b])].cpu().double().numpy())
+    if spec.clocked:
+        return Times(rate=spec.frame_rate)
+    if tokens is not None and spec.deduplicated and spec.frame_rate is not None and tokens.durations is not None:
+        frames = tokens.durations[b, : int(tokens.lengths[b])].cpu().double().numpy()
+        return Times((np.cumsum(frames) - frames) / spec.frame_rate)
+    return Times()
+
+
+class _Extent:
+    """What both kinds know: the streams of one row, and when their tokens begin."""
 
     def __init__(
-        self,
-        specs: Mapping[str, StreamSpec],
-        ending: frozenset[str],
-        lengths: Mapping[str, int],
-        times: Mapping[str, np.ndarray | None],
-        codes: Mapping[str, np.ndarray],
+        self, specs: Mapping[str, StreamSpec], ending: frozenset[str], times: Mapping[str, Times] | None
     ) -> None:
-        self._specs, self._ending, self._lengths, self._times, self._codes = specs, ending, lengths, times, codes
+        self._specs, self._ending, self._times = specs, ending, times or {}
+        self._num_codebooks = {n: s.kind.num_codebooks if isinstance(s.kind, Discrete) else 1 for n, s in specs.items()}
 
     def num_codebooks(self, stream: str) -> int:
-        kind = self._specs[stream].kind
-        return kind.num_codebooks if isinstance(kind, Discrete) else 1
+        return self._num_codebooks[stream]
 
-    def reaches(self, stream: str, t: int, codebook: int = 0) -> bool:
-        return t < self._lengths[stream] + (codebook == 0 and stream in self._ending)
-
-    def pick(self, candidates: tuple[Cell, ...]) -> Cell | None:
-        # A stable minimum: of cells at the same time, the earlier candidate comes first.
-        return min(candidates, key=self._time, default=None)
-
-    def value(self, stream: str, t: int) -> int:
-        if t < self._lengths[stream]:
-            return int(self._codes[stream][t])
-        kind = self._specs[stream].kind
-        assert isinstance(kind, Discrete)
-        return kind.end_id
-
-    def _time(self, cell: Cell) -> float:
-        times = self._times[cell.stream]
-        if times is None:
-            raise LayoutError(
-                f"Stream {cell.stream!r} has no times, so it cannot be ordered among others. "
-                "Give TokenSequence.times, or durations and a frame rate."
-            )
-        return float(times[cell.t]) if cell.t < len(times) else float("inf")
+    def _time(self, cell: Cell, length: int | None) -> float | None:
+        """When a cell happens. An end that no clock times happens after everything."""
+        known = self._times.get(cell.stream, Times()).at(cell.t)
+        return float("inf") if known is None and cell.t == length else known
 
 
-class GrowingExtent:
-    """The extent of one row in generation: a known start, then what the model made.
+class KnownExtent(_Extent):
+    """The extent of one row whose streams are all there (training, scoring).
 
-    :param known: for each stream its known codes [n] of codebook 0 (or n alone for features).
-    :param complete: streams of which nothing more may come.
-    :param limits: most tokens of a stream; it counts as ended there, without an end token.
+    :param ending: streams that close with an end cell.
+    :param lengths: tokens of each stream.
+    :param times: of each stream; needed only by layouts that order by time.
+    :param codes: of codebook 0 of each stream [T]; needed only by layouts that look at them.
     """
 
     def __init__(
         self,
         specs: Mapping[str, StreamSpec],
         ending: frozenset[str],
+        lengths: Mapping[str, int],
+        times: Mapping[str, Times] | None = None,
+        codes: Mapping[str, list[int]] | None = None,
+    ) -> None:
+        super().__init__(specs, ending, times)
+        self._lengths, self._codes = lengths, codes or {}
+
+    def reaches(self, stream: str, t: int, codebook: int = 0) -> bool:
+        length = self._lengths[stream]
+        return t < length or (t == length and codebook == 0 and stream in self._ending)
+
+    def pick(self, candidates: tuple[Cell, ...]) -> Cell | None:
+        if len(candidates) == 1:
+            return candidates[0]
+        # A stable minimum: of cells at the same time, the earlier candidate comes first.
+        return min(candidates, key=self._certain_time)
+
+    def value(self, stream: str, t: int) -> int:
+        if t < self._lengths[stream]:
+            return self._codes[stream][t]
+        kind = self._specs[stream].kind
+        assert isinstance(kind, Discrete)
+        return kind.end_id
+
+    def _certain_time(self, cell: Cell) -> float:
+        time = self._time(cell, self._lengths[cell.stream])
+        if time is None:
+            raise LayoutError(
+                f"Stream {cell.stream!r} has no times, so it cannot be ordered among others. "
+                "Give TokenSequence.times, or durations and a frame rate."
+            )
+        return time
+
+
+class GrowingExtent(_Extent):
+    """The extent of one row in generation: a known start, then what the model made.
+
+    :param known: known tokens of each stream.
+    :param complete: streams of which nothing more may come.
+    :param limits: most tokens of a stream; it counts as ended there, without an end token. What is known is
+        laid even past it.
+    :param times: of the known tokens.
+    :param codes: known codes of codebook 0 [T] of the streams at whose values the layout looks.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, StreamSpec],
+        ending: frozenset[str],
+        *,
         known: Mapping[str, int],
         complete: frozenset[str],
         limits: Mapping[str, int],
-        times: Mapping[str, np.ndarray | None],
-        codes: Mapping[str, np.ndarray],
+        times: Mapping[str, Times],
+        codes: Mapping[str, list[int]],
     ) -> None:
-        self._specs, self._ending = specs, ending
-        self._known, self._times = dict(known), times
-        self._lengths: dict[str, int | None] = {s: known.get(s, 0) if s in complete else None for s in specs}
-        self._limits = dict(limits)
-        self._codes: dict[str, dict[int, int]] = {s: dict(enumerate(c.tolist())) for s, c in codes.items()}
+        super().__init__(specs, ending, times)
+        self._known = {s: known.get(s, 0) for s in specs}
+        self._lengths: dict[str, int | None] = {s: self._known[s] if s in complete else None for s in specs}
+        self._limits = {s: max(n, self._known[s]) for s, n in limits.items()}
+        self._codes: dict[str, dict[int, int]] = {s: dict(enumerate(codes.get(s, ()))) for s in specs}
         self._picked: Cell | None = None
-
-    def num_codebooks(self, stream: str) -> int:
-        kind = self._specs[stream].kind
-        return kind.num_codebooks if isinstance(kind, Discrete) else 1
 
     def reaches(self, stream: str, t: int, codebook: int = 0) -> bool:
         length = self._lengths[stream]
         if length is None:
             limit = self._limits.get(stream)
             return limit is None or t < limit
-        return t < length + (codebook == 0 and stream in self._ending)
+        return t < length or (t == length and codebook == 0 and stream in self._ending)
 
     def pick(self, candidates: tuple[Cell, ...]) -> Cell | None:
         if self._picked in candidates:
@@ -109,20 +149,22 @@ class GrowingExtent:
             return chosen
         if len(candidates) == 1:
             return candidates[0]
-        times = [self._time(c) for c in candidates]
-        if all(t is not None for t in times):
-            return min(zip(times, range(len(candidates)), candidates, strict=True))[2]
-        known = [(t, i, c) for i, (t, c) in enumerate(zip(times, candidates, strict=True)) if self.is_known(c)]
-        if known:
-            return min(known, key=lambda x: (float("-inf") if x[0] is None else x[0], x[1]))[2]
-        return None
+        times = [self._time(c, self._lengths[c.stream]) for c in candidates]
+        timed = [(t, i) for i, t in enumerate(times) if t is not None]
+        if len(timed) == len(candidates):
+            return candidates[min(timed)[1]]
+        # Something here waits for the model. What is known was said before that.
+        known = [i for i, c in enumerate(candidates) if self.is_known(c)]
+        if not known:
+            return None
+        return candidates[min(known, key=lambda i: (float("-inf") if (t := times[i]) is None else t, i))]
 
     def value(self, stream: str, t: int) -> int:
         return self._codes[stream][t]
 
     def is_known(self, cell: Cell) -> bool:
         """Whether the cell was given rather than generated; the end of a complete stream is given too."""
-        return cell.t < self._known.get(cell.stream, 0) or cell.t == self._lengths[cell.stream]
+        return cell.t < self._known[cell.stream] or cell.t == self._lengths[cell.stream]
 
     def end(self, stream: str, length: int) -> None:
         """From now on the stream has ``length`` tokens."""
@@ -132,16 +174,4 @@ class GrowingExtent:
         """This cell has been laid; what follows may depend on it."""
         self._picked = cell
         if value is not None and cell.codebook == 0:
-            self._codes.setdefault(cell.stream, {})[cell.t] = value
-
-    def _time(self, cell: Cell) -> float | None:
-        spec = self._specs[cell.stream]
-        times = self._times.get(cell.stream)
-        if times is not None and cell.t < len(times):
-            return float(times[cell.t])
-        if cell.t == self._lengths[cell.stream]:
-            return float("inf")
-        if spec.clocked:
-            assert spec.frame_rate is not None
-            return cell.t / spec.frame_rate
-        return None
+            self._codes[cell.stream][cell.t] = value

@@ -1,25 +1,23 @@
-"""The six layouts. Each is its ``plan``; everything else is derived."""
+"""The layouts whose order depends on how many tokens there are. Each is its ``plan``; all else is derived."""
 
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
-import torch
-
 from lalia.errors import LayoutError
-from lalia.layouts.cells import Cell, Choice, Extent, Step
-from lalia.layouts.extent import starts
-from lalia.layouts.layout import Layout, frame
-from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch
+from lalia.layouts.cells import Cell, Extent, Step
+from lalia.layouts.layout import Layout
+from lalia.streams import Discrete, Streams, StreamSpec
 
-__all__ = ["Chunks", "Concat", "Flat", "Merge", "Parallel", "Switch"]
+__all__ = ["Chunks", "Concat", "Flat", "Parallel"]
 
 
 @dataclass(frozen=True)
 class Flat(Layout):
     """One stream, one code a step; the codebooks of a frame follow one another (AudioLM, arXiv:2209.03143)::
 
-    units  0 1 2 3 E
+        units  0 1 2 3 E
+
+    :param closed: whether the stream ends by a token, rather than with the session.
     """
 
     stream: str
@@ -54,7 +52,8 @@ class Parallel(Layout):
 
     :param delays: one per codebook of all streams in order (MusicGen, Moshi: arXiv:2410.00037 §3.4.4);
         none means 0 everywhere.
-    :param closed: whether streams end by a token, rather than with the session.
+    :param closed: whether streams end by a token, rather than with the session. The token is in codebook 0,
+        so that no other codebook of its stream may be ahead of it.
     """
 
     parallel: tuple[str, ...]
@@ -63,6 +62,7 @@ class Parallel(Layout):
     closed: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if any(d < 0 for d in self.delays):
             raise LayoutError(f"Parallel has delays {self.delays}. Give none below 0.")
 
@@ -76,32 +76,46 @@ class Parallel(Layout):
 
     def plan(self, extent: Extent) -> Iterator[Step]:
         columns = [(s, k) for s in self.parallel for k in range(extent.num_codebooks(s))]
-        delays = self.delays or (0,) * len(columns)
-        if len(delays) != len(columns):
-            raise LayoutError(
-                f"Parallel has {len(delays)} delays for {len(columns)} codebooks of {', '.join(self.parallel)}. "
-                "Give one delay for each codebook."
-            )
+        delays = self._delays(columns)
+        last = max(delays)
         step = 0
         while True:
             slots: Step = tuple(
                 Cell(s, k, step - d) if step >= d and extent.reaches(s, step - d, k) else None
                 for (s, k), d in zip(columns, delays, strict=True)
             )
-            if step >= max(delays) and not any(slots):
+            if step >= last and not any(slots):
                 return
             yield slots
             step += 1
 
+    def _delays(self, columns: list[tuple[str, int]]) -> tuple[int, ...]:
+        delays = self.delays or (0,) * len(columns)
+        if len(delays) != len(columns):
+            raise LayoutError(
+                f"Parallel has {len(delays)} delays for {len(columns)} codebooks of {', '.join(self.parallel)}. "
+                "Give one delay for each codebook."
+            )
+        for (stream, k), d in zip(columns, delays, strict=True):
+            first = delays[columns.index((stream, 0))]
+            if self.closed and d < first:
+                raise LayoutError(
+                    f"Parallel delays codebook {k} of {stream!r} by {d}, and codebook 0, which ends the stream, by "
+                    f"{first}. Delay codebook 0 least, or set closed=False."
+                )
+        return delays
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Chunks(Layout):
     """Streams by turns in chunks of fixed size; when one ends, the others go on (GLM-4-Voice)::
 
         text    0 1 . . . . 2 E . . . .
         speech  . . 0 1 2 3 . . 4 5 6 E
 
-    The codebooks of a frame share a step.
+    The codebooks of a frame share a step. An end counts as a cell of its chunk.
+
+    :param sizes: steps of each stream's chunk, in the order of the turns.
     """
 
     sizes: Mapping[str, int]
@@ -109,11 +123,19 @@ class Chunks(Layout):
     closed: bool = True
 
     def __post_init__(self) -> None:
-        if not self.sizes or any(n < 1 for n in self.sizes.values()):
+        super().__post_init__()
+        if any(n < 1 for n in self.sizes.values()):
             raise LayoutError(f"Chunks has sizes {dict(self.sizes)}. Give each stream a size of at least 1.")
 
+    # The order of the turns counts, which mappings do not compare.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Chunks) and self._key() == other._key()
+
     def __hash__(self) -> int:
-        return hash((tuple(self.sizes.items()), self.closed))
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return tuple(self.sizes.items()), self.closed
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -129,150 +151,8 @@ class Chunks(Layout):
             for stream, size in self.sizes.items():
                 stop = t[stream] + size
                 while t[stream] < stop and extent.reaches(stream, t[stream]):
-                    yield frame(stream, t[stream], extent)
+                    yield _frame(stream, t[stream], extent)
                     t[stream] += 1
-
-
-def _next(extent: Extent, candidates: tuple[Cell, ...]) -> Generator[Step, None, Cell]:
-    """Yield the step of whichever candidate comes next, and return that cell."""
-    chosen = extent.pick(candidates)
-    if chosen is not None:
-        yield (chosen,)
-        return chosen
-    yield (Choice(candidates),)
-    chosen = extent.pick(candidates)
-    assert chosen is not None, "a choice was not recorded"
-    return chosen
-
-
-def _single(extent: Extent, streams: tuple[str, ...], name: str) -> None:
-    for stream in streams:
-        if extent.num_codebooks(stream) > 1:
-            raise LayoutError(
-                f"{name} orders single tokens, but stream {stream!r} has {extent.num_codebooks(stream)} codebooks. "
-                "Use Parallel or Chunks for it."
-            )
-
-
-@dataclass(frozen=True)
-class Merge(Layout):
-    """Streams in the order in which their tokens happen, in one vocabulary (SpiRit-LM expressive)::
-
-        units  . 0 1 . 2 3
-        pitch  0 . . 1 . .
-
-    Tokens of one time keep the order of ``merged``. Where durations are not known before they are
-    generated, the model itself chooses whose token comes next.
-    """
-
-    merged: tuple[str, ...]
-    _: KW_ONLY
-    closed: bool = True
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        return self.merged
-
-    @property
-    def ending(self) -> frozenset[str]:
-        return frozenset(self.streams if self.closed else ())
-
-    @property
-    def timed(self) -> bool:
-        return True
-
-    def plan(self, extent: Extent) -> Iterator[Step]:
-        _single(extent, self.merged, "Merge")
-        t = dict.fromkeys(self.merged, 0)
-        while candidates := tuple(Cell(s, 0, t[s]) for s in self.merged if extent.reaches(s, t[s])):
-            chosen = yield from _next(extent, candidates)
-            t[chosen.stream] += 1
-
-
-@dataclass(frozen=True)
-class Switch(Layout):
-    """Spans of one stream after another, each opened by a marker (SUTLM, SpiRit-LM)::
-
-        switch  0 . . 1 . . 0 . E
-        speech  . 0 1 . . . . 2 .
-        text    . . . . 0 1 . . .
-
-    The spans follow the times of the tokens: give streams whose tokens take turns. The marker stream
-    holds which stream opens (its index in ``switched``), and its end closes everything.
-    """
-
-    switched: tuple[str, ...]
-    _: KW_ONLY
-    marker: str = "switch"
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        return (self.marker, *self.switched)
-
-    @property
-    def ending(self) -> frozenset[str]:
-        return frozenset((self.marker,))
-
-    @property
-    def markers(self) -> Mapping[str, Discrete]:
-        return {self.marker: Discrete(len(self.switched))}
-
-    @property
-    def timed(self) -> bool:
-        return True
-
-    def mark(self, streams: Streams, specs: Mapping[str, StreamSpec]) -> Streams:
-        if self.marker in streams:
-            return streams
-        missing = [s for s in self.switched if s not in streams]
-        if missing:
-            raise LayoutError(
-                f"Stream {missing[0]!r} is missing; got {', '.join(streams) or 'none'}. Give every stream."
-            )
-        rows = [self._mark_row(streams, specs, b) for b in range(len(streams[self.switched[0]]))]
-        return {**streams, self.marker: pad_batch(rows)}
-
-    def _mark_row(self, streams: Streams, specs: Mapping[str, StreamSpec], b: int) -> TokenSequence:
-        queues: list[deque[float]] = []
-        for name in self.switched:
-            times = starts(streams[name], specs[name], b)
-            if times is None:
-                raise LayoutError(
-                    f"Stream {name!r} has no times, so Switch cannot tell its spans. Give TokenSequence.times."
-                )
-            queues.append(deque(times.tolist()))
-        spans: list[tuple[int, float]] = []
-        current = -1
-        while any(queues):
-            # Of tokens at one time, those of the open span come first, as in ``plan``.
-            i = min((i for i, q in enumerate(queues) if q), key=lambda i: (queues[i][0], i != current, i))
-            if i != current:
-                spans.append((i, queues[i][0]))
-                current = i
-            queues[i].popleft()
-        return TokenSequence(
-            torch.tensor([i for i, _ in spans], dtype=torch.long).reshape(1, 1, -1),
-            torch.tensor([len(spans)]),
-            times=torch.tensor([x for _, x in spans], dtype=torch.float64).reshape(1, -1),
-        )
-
-    def plan(self, extent: Extent) -> Iterator[Step]:
-        _single(extent, self.switched, "Switch")
-        t = dict.fromkeys(self.switched, 0)
-        mark = Cell(self.marker, 0, 0)
-        yield (mark,)
-        while (which := extent.value(self.marker, mark.t)) < len(self.switched):
-            stream, mark = self.switched[which], mark._replace(t=mark.t + 1)
-            opened = False
-            while True:
-                here = Cell(stream, 0, t[stream])
-                more = (here,) if extent.reaches(stream, here.t) else ()
-                # A span holds at least one token; from then on, either it goes on or the next marker comes.
-                chosen = yield from _next(extent, more if more and not opened else (*more, mark))
-                if chosen == mark:
-                    break
-                t[stream] += 1
-                opened = True
 
 
 @dataclass(frozen=True)
@@ -288,7 +168,7 @@ class Concat(Layout):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(s for p in self.parts for s in p.streams))
+        return tuple(s for p in self.parts for s in p.streams)
 
     @property
     def ending(self) -> frozenset[str]:
@@ -310,3 +190,8 @@ class Concat(Layout):
     def plan(self, extent: Extent) -> Iterator[Step]:
         for part in self.parts:
             yield from part.plan(extent)
+
+
+def _frame(stream: str, t: int, extent: Extent) -> tuple[Cell, ...]:
+    """All codebooks of one frame, for a step of their own."""
+    return tuple(Cell(stream, k, t) for k in range(extent.num_codebooks(stream)) if extent.reaches(stream, t, k))

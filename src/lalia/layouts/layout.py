@@ -1,30 +1,38 @@
 """The base of every layout: from the one method ``plan``, packing, unpacking and a text picture."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lalia.config import Configuration
 from lalia.errors import LayoutError
-from lalia.layouts.cells import Cell, Extent, Step, cells_of
-from lalia.layouts.extent import KnownExtent, starts
+from lalia.layouts.cells import Extent, Step, cells_of
+from lalia.layouts.extent import KnownExtent, times_of
 from lalia.layouts.grid import ABSENT, Grid
 from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "check_streams"]
 
 _Plan = dict[str, np.ndarray]
-"""For each stream, its cells in the order of the plan: rows of (codebook, step, t) [n, 3]."""
+"""For each stream, its cells in the order of the plan: columns of codebook, step and t [3, n]."""
 
 
 @dataclass(frozen=True)
 class Layout(Configuration):
     """How streams share the steps of an LM. A subclass writes ``plan`` and names its streams."""
+
+    def __post_init__(self) -> None:
+        names = self.streams
+        if not names or len(set(names)) < len(names):
+            raise LayoutError(
+                f"{type(self).__name__} lays out streams {', '.join(names) or 'none'}. Name at least one, each once."
+            )
 
     @property
     @abstractmethod
@@ -61,18 +69,20 @@ class Layout(Configuration):
 
         :raises LayoutError: a stream of the layout has no spec.
         """
+        markers = self.markers
         for name in self.streams:
-            if name not in specs and name not in self.markers:
+            if name not in specs and name not in markers:
                 raise LayoutError(
                     f"{type(self).__name__} lays out stream {name!r}, but the model has {', '.join(specs) or 'none'}. "
                     "Add the stream or fix the name."
                 )
-        marked = {n: StreamSpec(kind=k, frame_rate=None) for n, k in self.markers.items()}
+        marked = {n: StreamSpec(kind=k, frame_rate=None) for n, k in markers.items()}
         return {n: marked[n] if n in marked else specs[n] for n in self.streams}
 
     def ends(self, specs: Mapping[str, StreamSpec]) -> frozenset[str]:
         """Streams that have an end cell under these specs."""
-        return frozenset(s for s in self.ending if isinstance(self.all_specs(specs)[s].kind, Discrete))
+        ending = self.ending
+        return frozenset(n for n, s in self.all_specs(specs).items() if n in ending and isinstance(s.kind, Discrete))
 
     def pack(self, streams: Streams, specs: Mapping[str, StreamSpec]) -> Grid:
         """Lay streams on LM steps.
@@ -81,36 +91,41 @@ class Layout(Configuration):
             ends one cell more.
         :raises LayoutError: a stream is missing or not of its spec.
         """
-        streams = self.mark(streams, specs)
         specs = self.all_specs(specs)
-        self._check(streams, specs)
-        plans = [self._plan_row(streams, specs, b) for b in range(len(streams[self.streams[0]]))]
-        num_steps = max(int(n) for _, n in plans)
+        for name in self.streams:
+            if name not in streams and name not in self.markers:
+                raise LayoutError(f"Stream {name!r} is missing; got {', '.join(streams) or 'none'}. Give every stream.")
+        given = {n: streams[n] for n in self.streams if n in streams}
+        check_streams(given, specs)
+        given = self.mark(given, specs)
+        plans = self._plans(given, specs)
+        num_steps = max((n for _, n in plans), default=0)
         positions: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
-        for name in self.streams:
-            tokens, kind = streams[name], specs[name].kind
+        for name, spec in specs.items():
+            tokens, kind = given[name], spec.kind
             codebooks = kind.num_codebooks if isinstance(kind, Discrete) else 1
             position = np.full((len(plans), codebooks, num_steps), ABSENT, np.int64)
             for b, (plan, _) in enumerate(plans):
-                codebook, step, t = plan[name].T
+                codebook, step, t = plan[name]
                 position[b, codebook, step] = t
             positions[name] = torch.from_numpy(position).to(tokens.values.device)
-            values[name] = self._gather(tokens, positions[name], kind)
-        lengths = torch.tensor([n for _, n in plans], device=streams[self.streams[0]].lengths.device)
-        return Grid(positions, values, lengths)
+            values[name] = _gather(tokens, positions[name], kind)
+        lengths = torch.tensor([n for _, n in plans], dtype=torch.long)
+        return Grid(positions, values, lengths.to(given[self.streams[0]].lengths.device))
 
     def unpack(self, grid: Grid, specs: Mapping[str, StreamSpec]) -> Streams:
         """The streams of a grid; the inverse of ``pack`` (ends are dropped, durations and times not kept)."""
+        ends = self.ends(specs)
         out: Streams = {}
         for name, spec in self.all_specs(specs).items():
             position, value, kind = grid.positions[name], grid.values[name], spec.kind
             present = position >= 0
-            if isinstance(kind, Discrete) and name in self.ends(specs):
+            if isinstance(kind, Discrete) and name in ends:
                 # The end is the last cell of codebook 0; an equal id before it is an ordinary token.
                 first = position[:, 0]
-                present[:, 0] &= (value[:, 0] != kind.end_id) | (first != first.amax(dim=1, keepdim=True))
-            lengths = torch.where(present, position + 1, 0).amax(dim=(1, 2))
+                present[:, 0] &= (value[:, 0] != kind.end_id) | (first != _last(first)[:, None])
+            lengths = _last(torch.where(present, position, ABSENT).flatten(1)) + 1
             longest = int(lengths.max()) if len(lengths) else 0
             b, k, s = present.nonzero(as_tuple=True)
             t = position[b, k, s]
@@ -127,86 +142,110 @@ class Layout(Configuration):
     def draw(self, grid: Grid, specs: Mapping[str, StreamSpec], *, width: int = 24) -> str:
         """Row 0 of a grid as text: a line per codebook, a column per LM step, ``t`` in each cell, ``E`` at ends."""
         label = max(len(s) for s in self.streams) + 4
+        ends, num_steps = self.ends(specs), int(grid.lengths[0])
         lines = []
         for name, spec in self.all_specs(specs).items():
             kind, position, value = spec.kind, grid.positions[name][0], grid.values[name][0]
             for k in range(len(position)):
-                cells = ["." if t < 0 else str(t) for t in position[k, :width].tolist()]
-                if isinstance(kind, Discrete) and k == 0 and name in self.ends(specs) and int(position[0].max()) >= 0:
+                cells = ["." if t < 0 else str(t) for t in position[k, : min(width, num_steps)].tolist()]
+                if isinstance(kind, Discrete) and k == 0 and name in ends and int(_last(position[0])) >= 0:
                     last = int(position[0].argmax())
                     if last < width and int(value[0, last]) == kind.end_id:
                         cells[last] = "E"
                 tag = f"{name}:{k}" if len(position) > 1 else name
-                more = " ..." if int(grid.lengths[0]) > width else ""
-                lines.append(f"{tag:<{label}}" + " ".join(f"{c:>2}" for c in cells) + more)
+                line = f"{tag:<{label}}" + " ".join(f"{c:>2}" for c in cells) + (" ..." if num_steps > width else "")
+                lines.append(line.rstrip())
         return "\n".join(lines)
 
-    def _check(self, streams: Streams, specs: Mapping[str, StreamSpec]) -> None:
-        for name, spec in specs.items():
-            if name not in streams:
-                raise LayoutError(f"Stream {name!r} is missing; got {', '.join(streams) or 'none'}. Give every stream.")
-            tokens, kind = streams[name], spec.kind
-            if isinstance(kind, Discrete):
-                fits = tokens.discrete and tokens.values.shape[1] == kind.num_codebooks
-            else:
-                fits = not tokens.discrete and tokens.values.shape[2] == kind.dim
-            if not fits:
-                raise LayoutError(
-                    f"Stream {name!r} has {tokens.values.dtype} values of shape {tuple(tokens.values.shape)}, "
-                    f"which is not {kind}. Tokenize with the model's own tokenizer."
-                )
-            if isinstance(kind, Discrete) and tokens.values.numel():
-                low, high = int(tokens.values.min()), int(tokens.values.max())
-                if low < 0 or high >= kind.codebook_size:
-                    raise LayoutError(
-                        f"Stream {name!r} holds code {low if low < 0 else high}, outside 0..{kind.codebook_size - 1}. "
-                        "Tokenize with the model's own tokenizer."
-                    )
-
-    def _plan_row(self, streams: Streams, specs: Mapping[str, StreamSpec], b: int) -> tuple[_Plan, int]:
-        lengths = {s: int(streams[s].lengths[b]) for s in self.streams}
+    def _plans(self, streams: Streams, specs: Mapping[str, StreamSpec]) -> list[tuple[_Plan, int]]:
+        """The plan of each row, and its number of steps."""
+        lengths = {s: streams[s].lengths.tolist() for s in self.streams}
+        rows = range(len(next(iter(lengths.values()))))
         if not self.timed:
-            return _plan_by_length(self, tuple(sorted(lengths.items())), tuple(sorted(specs.items())))
-        times = {s: starts(streams[s], specs[s], b) for s in self.streams}
-        codes = {s: streams[s].values[b, 0].numpy() for s in self.streams if streams[s].discrete}
-        return self._plan(lengths, times, codes, specs)
+            key = tuple(sorted(specs.items()))
+            return [_plan_by_length(self, tuple((s, n[b]) for s, n in lengths.items()), key) for b in rows]
+        plans = []
+        for b in rows:
+            row = {s: n[b] for s, n in lengths.items()}
+            times = {s: times_of(streams[s], specs[s], b) for s in self.streams}
+            codes = {s: streams[s].values[b, 0].tolist() for s in self.markers}
+            plan, steps = _lay_out(self, KnownExtent(specs, self.ends(specs), row, times, codes))
+            for name, cells in plan.items():
+                kind = specs[name].kind
+                wanted = row[name] * (kind.num_codebooks if isinstance(kind, Discrete) else 1)
+                if cells.shape[1] != wanted + (name in self.ends(specs)):
+                    raise LayoutError(
+                        f"Stream {name!r} of row {b} has {row[name]} tokens, but its markers lay out "
+                        f"{cells.shape[1]}. Leave the markers to the layout."
+                    )
+            plans.append((plan, steps))
+        return plans
 
-    def _plan(
-        self,
-        lengths: Mapping[str, int],
-        times: Mapping[str, np.ndarray | None],
-        codes: Mapping[str, np.ndarray],
-        specs: Mapping[str, StreamSpec],
-    ) -> tuple[_Plan, int]:
-        extent = KnownExtent(specs, self.ends(specs), lengths, times, codes)
-        cells: dict[str, list[tuple[int, int, int]]] = {s: [] for s in self.streams}
-        steps = 0
-        for step in self.plan(extent):
-            for cell in cells_of(step):
-                cells[cell.stream].append((cell.codebook, steps, cell.t))
-            steps += 1
-        return {s: np.array(c, np.int64).reshape(-1, 3) for s, c in cells.items()}, steps
 
-    @staticmethod
-    def _gather(tokens: TokenSequence, position: Tensor, kind: Discrete | Continuous) -> Tensor:
-        at = position.clamp(min=0)
+def check_streams(streams: Streams, specs: Mapping[str, StreamSpec]) -> None:
+    """Raise unless the streams have as many rows as one another and are what their specs say.
+
+    :raises LayoutError: they do not; the message names the stream.
+    """
+    rows = {n: len(t) for n, t in streams.items()}
+    if len(set(rows.values())) > 1:
+        raise LayoutError(f"The streams have {rows} rows. Give each as many.")
+    for name, tokens in streams.items():
+        kind = specs[name].kind
         if isinstance(kind, Discrete):
-            # One column more for the end, which lives past the last token of each row.
-            codes = torch.nn.functional.pad(tokens.values, (0, 1), value=0)
-            picked = codes.gather(2, at.clamp(max=codes.shape[2] - 1))
-            closed = position >= tokens.lengths[:, None, None]
-            return torch.where(closed, kind.end_id, picked)
-        features = torch.nn.functional.pad(tokens.values, (0, 0, 0, 1))
-        return features.gather(1, at[:, 0, :, None].expand(-1, -1, kind.dim))
+            fits = tokens.discrete and tokens.values.shape[1] == kind.num_codebooks
+        else:
+            fits = not tokens.discrete and tokens.values.shape[2] == kind.dim
+        if not fits:
+            raise LayoutError(
+                f"Stream {name!r} has {tokens.values.dtype} values of shape {tuple(tokens.values.shape)}, "
+                f"which is not {kind}. Tokenize with the model's own tokenizer."
+            )
+        if len(tokens) and int(tokens.lengths.max()) > tokens.num_tokens:
+            raise LayoutError(
+                f"Stream {name!r} has {tokens.num_tokens} tokens, but a row of length {int(tokens.lengths.max())}. "
+                "Fix its lengths."
+            )
+        if isinstance(kind, Discrete) and tokens.values.numel():
+            low, high = (int(x) for x in tokens.values.aminmax())
+            if low < 0 or high >= kind.codebook_size:
+                raise LayoutError(
+                    f"Stream {name!r} holds code {low if low < 0 else high}, outside 0..{kind.codebook_size - 1}. "
+                    "Tokenize with the model's own tokenizer."
+                )
 
 
-@lru_cache(maxsize=4096)
+def _last(position: Tensor) -> Tensor:
+    """The largest position of each row [..., S] to [...]; ``ABSENT`` where there is none."""
+    return F.pad(position, (0, 1), value=ABSENT).amax(dim=-1)
+
+
+def _gather(tokens: TokenSequence, position: Tensor, kind: Discrete | Continuous) -> Tensor:
+    """The values of the cells at ``position`` [B, K, S]."""
+    at = position.clamp(min=0)
+    if isinstance(kind, Discrete):
+        # One column more, for ends past the last token.
+        codes = F.pad(tokens.values.long(), (0, 1))
+        closed = position >= tokens.lengths.to(position.device)[:, None, None]
+        return torch.where(closed, kind.end_id, codes.gather(2, at))
+    features = F.pad(tokens.values, (0, 0, 0, 1))
+    return features.gather(1, at[:, 0, :, None].expand(-1, -1, kind.dim))
+
+
+def _lay_out(layout: Layout, extent: KnownExtent) -> tuple[_Plan, int]:
+    cells: dict[str, list[Sequence[int]]] = {s: [] for s in layout.streams}
+    steps = 0
+    for step in layout.plan(extent):
+        for stream, codebook, t in cells_of(step):
+            cells[stream].append((codebook, steps, t))
+        steps += 1
+    return {s: np.array(c, np.int32).reshape(-1, 3).T for s, c in cells.items()}, steps
+
+
+# Utterances of one length are laid out alike, and training sees the same lengths again and again.
+@lru_cache(maxsize=1024)
 def _plan_by_length(
     layout: Layout, lengths: tuple[tuple[str, int], ...], specs: tuple[tuple[str, StreamSpec], ...]
 ) -> tuple[_Plan, int]:
-    return layout._plan(dict(lengths), dict.fromkeys(layout.streams), {}, dict(specs))
-
-
-def frame(stream: str, t: int, extent: Extent) -> tuple[Cell, ...]:
-    """All codebooks of one frame, for a step of their own."""
-    return tuple(Cell(stream, k, t) for k in range(extent.num_codebooks(stream)) if extent.reaches(stream, t, k))
+    known = dict(specs)
+    return _lay_out(layout, KnownExtent(known, layout.ends(known), dict(lengths)))

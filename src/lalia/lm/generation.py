@@ -1,34 +1,23 @@
 """Generation: batched, row by row on the plan of the layout, each row ending by itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lalia.errors import LayoutError
-from lalia.layouts import Cell, Choice, Cursor, Laid, Slot, grid_of
-from lalia.lm.sampling import Sampler, sample, uniform
+from lalia.layouts import Cursor, Laid, Slot, check_streams, grid_of
+from lalia.lm.drawing import Drawer, Row
+from lalia.lm.sampling import Sampler
 from lalia.streaming import State, select_rows
-from lalia.streams import Discrete, Streams, TokenSequence, pad_batch
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch
 
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
 
 __all__ = ["collect", "generate"]
-
-
-@dataclass
-class _Row:
-    """One row of the batch while it runs."""
-
-    index: int
-    cursor: Cursor
-    seed: int
-    draws: int = 0
-    history: dict[str, list[int]] = field(default_factory=dict)
-    open: dict[tuple[str, int], dict[int, int | Tensor]] = field(default_factory=dict)
 
 
 @torch.inference_mode()
@@ -47,63 +36,47 @@ def generate(
 
     :param known: what is there already, of any stream, rows of any length; None for nothing.
     :param complete: known streams of which nothing more comes. Streams without a head always are.
-    :param limits: most tokens of a stream, the known ones counted.
+    :param limits: most tokens of a stream, the known ones counted; it stops there without an end.
     :param max_steps: most LM steps after the known ones.
     :param seeds: one per row; ``sampler.seed + row`` when not given.
     :param batch_size: rows when nothing is known.
     :yields: for each stream that gained whole frames, a TokenSequence of B rows (``lengths`` 0 where a row
         gained none).
-    :raises LayoutError: ``known`` holds a stream that is not in the layout.
+    :raises LayoutError: ``known`` holds a stream that is not in the layout or not of its spec, or the model has
+        to choose between streams that do not share a vocabulary.
     """
-    known = dict(known or {})
-    num_rows = len(next(iter(known.values()))) if known else batch_size
-    specs, layout = model.specs, model.layout
-    if known and layout.markers and all(s in known for s in specs if s not in layout.markers):
-        known = dict(layout.mark(known, specs))
-    done = {*complete, *(s for s in specs if s not in model.heads)}
-    rows = []
-    for b in range(num_rows):
-        cursor = Cursor(layout, specs, {n: k.row(b) for n, k in known.items()}, complete=tuple(done), limits=limits)
-        rows.append(_Row(b, cursor, seeds[b] if seeds is not None else sampler.seed + b))
-    prefix: list[list[list[Laid]]] = []
-    for row in rows:
-        laid = []
-        while row.cursor.ready():
-            laid.append(row.cursor.lay(_given(row)))
-        for stream, tokens in known.items():
-            if tokens.discrete and stream in specs:
-                row.history[stream] = tokens.row(row.index).values[0, 0].tolist()
-        prefix.append(laid)
+    drawer = Drawer(model, sampler)
+    rows = _start(model, known or {}, sampler, complete, limits or {}, seeds, batch_size)
+    num_rows = len(rows)
+    prefix = [_known_steps(row) for row in rows]
+    frames = _Frames(model.specs, model.ends, frozenset(model.layout.markers), num_rows)
     device = model.start.device
-    grid = grid_of(prefix, specs).to(device)
-    state: State = model.init_state(num_rows, capacity=grid.num_steps + (max_steps or 256) + 1)
+    grid = grid_of(prefix, model.specs).to(device)
+    state: State = model.init_state(num_rows, capacity=grid.num_steps + 1 + min(max_steps or 256, 1024))
     hidden = model(grid, state)[torch.arange(num_rows, device=device), grid.lengths]
+    laid: list[list[Laid]] = []
     steps = 0
-    while True:
-        active = [i for i, r in enumerate(rows) if r.cursor.step is not None]
-        if not active or (max_steps is not None and steps >= max_steps):
+    while max_steps is None or steps < max_steps:
+        running = [i for i, r in enumerate(rows) if r.runs]
+        if not running:
             return
-        # Rows that ended ride along until half are gone: moving the state costs more than a few idle rows.
-        if 2 * len(active) <= len(rows):
-            keep = torch.tensor(active, device=device)
-            rows, hidden, state = [rows[i] for i in active], hidden[keep], select_rows(state, keep)
-            active = list(range(len(rows)))
-        laid_rows: list[list[Laid]] = [[] for _ in rows]
-        _fill(model, rows, active, hidden, sampler, laid_rows)
-        new: list[dict[str, list[Tensor]]] = [{} for _ in range(num_rows)]
-        for i in active:
-            row = rows[i]
-            given = {s for s in row.cursor.step or () if row.cursor.given(s) is not None}
-            laid_rows[i] = row.cursor.lay(laid_rows[i])
-            new[row.index] = _frames(model, row, laid_rows[i], given)
+        if steps:
+            # Rows that ended ride along until half are gone: moving the state costs more than a few idle rows.
+            if 2 * len(running) <= len(rows):
+                keep = torch.tensor(running, device=device)
+                rows, laid, state = [rows[i] for i in running], [laid[i] for i in running], select_rows(state, keep)
+            grid = grid_of([[items] for items in laid], model.specs)
+            hidden = model(replace(grid.to(device), lengths=grid.lengths), state, first=False)[:, 0]
+        laid = drawer.fill(rows, hidden)
+        for i, row in enumerate(rows):
+            if row.runs:
+                given = {s for s in row.cursor.step or () if row.cursor.given(s) is not None}
+                laid[i] = row.cursor.lay(laid[i])
+                frames.add(row.index, laid[i], given)
         steps += 1
-        emitted = _emit(model, new)
+        emitted = frames.take()
         if emitted:
             yield emitted
-        if all(r.cursor.step is None for r in rows):
-            return
-        step = grid_of([[laid] for laid in laid_rows], specs).to(device)
-        hidden = model(step, state, first=False)[:, 0]
 
 
 def collect(parts: Iterator[Streams]) -> Streams:
@@ -112,180 +85,104 @@ def collect(parts: Iterator[Streams]) -> Streams:
     for part in parts:
         for name, tokens in part.items():
             rows = pieces.setdefault(name, [[] for _ in range(len(tokens))])
-            for b in range(len(tokens)):
-                if int(tokens.lengths[b]):
-                    rows[b].append(tokens.row(b).values)
+            for b, n in enumerate(tokens.lengths.tolist()):
+                if n:
+                    rows[b].append(tokens.values[b, :, :n] if tokens.discrete else tokens.values[b, :n])
     out: Streams = {}
     for name, rows in pieces.items():
         example = next(v for r in rows for v in r)
-        axis = 1 if example.is_floating_point() else 2
-        empty = example.narrow(axis, 0, 0)
-        out[name] = pad_batch(
-            [
-                TokenSequence(v, torch.tensor([v.shape[axis]]))
-                for v in (torch.cat(r, dim=axis) if r else empty for r in rows)
-            ]
-        )
+        axis = 0 if example.is_floating_point() else 1
+        joined = [torch.cat(r, dim=axis) if r else example.narrow(axis, 0, 0) for r in rows]
+        out[name] = pad_batch([TokenSequence(v[None], torch.tensor([v.shape[axis]])) for v in joined])
     return out
 
 
-def _given(row: _Row) -> list[Laid]:
-    laid = []
-    for slot in row.cursor.step or ():
-        value = row.cursor.given(slot)
-        if value is not None:
-            assert isinstance(slot, Cell)
-            laid.append(Laid(slot, value))
-    return laid
+def _start(
+    model: "SpeechLM",
+    known: Streams,
+    sampler: Sampler,
+    complete: Sequence[str],
+    limits: Mapping[str, int],
+    seeds: Sequence[int] | None,
+    batch_size: int,
+) -> list[Row]:
+    """The rows at the beginning of their plans."""
+    specs, layout = model.specs, model.layout
+    for name in (*known, *complete, *limits):
+        if name not in specs:
+            raise LayoutError(f"Stream {name!r} is not in the layout, which has {', '.join(specs)}. Fix the name.")
+    check_streams(known, specs)
+    num_rows = len(next(iter(known.values()))) if known else batch_size
+    if seeds is not None and len(seeds) != num_rows:
+        raise LayoutError(f"There are {len(seeds)} seeds for {num_rows} rows. Give one for each.")
+    if known and layout.markers:
+        # The markers of what is known are known too; of a stream that is not, nothing has been said yet.
+        silent = {s: _silence(specs[s], num_rows) for s in specs if s not in known and s not in layout.markers}
+        marked = layout.mark({**known, **silent}, specs)
+        known = {s: t for s, t in marked.items() if s not in silent}
+    done = (*complete, *(s for s in specs if s not in model.heads))
+    rows = []
+    for b in range(num_rows):
+        own = {n: k.row(b) for n, k in known.items()}
+        history = {n: k.values[0, 0].tolist() for n, k in own.items() if k.discrete}
+        cursor = Cursor(layout, specs, own, complete=done, limits=limits)
+        rows.append(Row(b, cursor, sampler.seed + b if seeds is None else seeds[b], history=history))
+    return rows
 
 
-def _fill(
-    model: "SpeechLM", rows: list[_Row], active: list[int], hidden: Tensor, sampler: Sampler, laid: list[list[Laid]]
-) -> None:
-    """Give every slot of the next step its value: known ones as they are, the others sampled.
-
-    Slots are taken in order across rows; those that ask for the same codebook are sampled together.
-    """
-    width = max(len(rows[i].cursor.step or ()) for i in active)
-    for j in range(width):
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for i in active:
-            step = rows[i].cursor.step or ()
-            slot: Slot = step[j] if j < len(step) else None
-            if slot is None:
-                continue
-            value = rows[i].cursor.given(slot)
-            if value is not None:
-                assert isinstance(slot, Cell)
-                laid[i].append(Laid(slot, value))
-            elif isinstance(slot, Cell):
-                groups.setdefault((slot.stream, str(slot.codebook)), []).append(i)
-            else:
-                groups.setdefault(("", *(c.stream for c in slot.cells)), []).append(i)
-        for key, members in groups.items():
-            cells: list[Cell | Choice] = [rows[i].cursor.step[j] for i in members]  # type: ignore[index,misc]
-            h = hidden if len(members) == len(rows) else hidden[torch.tensor(members, device=hidden.device)]
-            chosen = (
-                _sample_choice(model, [rows[i] for i in members], cells, h, sampler)  # type: ignore[arg-type]
-                if key[0] == ""
-                else _sample_cell(model, [rows[i] for i in members], cells, h, sampler)  # type: ignore[arg-type]
-            )
-            for i, item in zip(members, chosen, strict=True):
-                laid[i].append(item)
-
-
-def _sample_cell(
-    model: "SpeechLM", rows: list[_Row], cells: list[Cell], hidden: Tensor, sampler: Sampler
-) -> list[Laid]:
-    stream, codebook = cells[0].stream, cells[0].codebook
-    head = model.heads[stream]
-    logits = head.logits(hidden, codebook).float()  # type: ignore[operator]
-    own, scope = head.vocabulary.rows(head.rows_of, codebook), head.scope(codebook)  # type: ignore[union-attr,operator]
-    if len(own) != len(scope):
-        logits = logits[:, own.start - scope.start : own.stop - scope.start]
-    kind = model.specs[stream].kind
-    assert isinstance(kind, Discrete)
-    if codebook > 0 or stream not in model.layout.ends(model.specs):
-        # Only codebook 0 of a stream that ends has an end to predict.
-        if kind.end is None:
-            logits = logits[:, : kind.codebook_size]
-    ids = _draw(rows, stream, logits, sampler, track=codebook == 0)
-    return [Laid(c, i) for c, i in zip(cells, ids, strict=True)]
-
-
-def _sample_choice(
-    model: "SpeechLM", rows: list[_Row], choices: list[Choice], hidden: Tensor, sampler: Sampler
-) -> list[Laid]:
-    streams = [c.stream for c in choices[0].cells]
-    heads = [model.heads[s] for s in streams if s in model.heads]
-    if len(heads) != len(streams) or len({id(h.vocabulary) for h in heads}) > 1:
-        raise LayoutError(
-            f"The model has to choose between streams {', '.join(streams)}, which do not share one vocabulary. "
-            "Give their Lookup the same table."
-        )
-    # One softmax over the rows of all candidates, in the order of the table.
-    spans = sorted((h.vocabulary.rows(h.rows_of, 0), s) for h, s in zip(heads, streams, strict=True))  # type: ignore[union-attr,type-var]
-    logits = heads[0].logits(hidden, 0).float()  # type: ignore[operator]
-    ends = model.layout.ends(model.specs)
-    parts = []
-    for rows_, stream in ((r, s) for r, s in spans):
-        part = logits[:, rows_.start : rows_.stop]
-        kind = model.specs[stream].kind
-        if stream not in ends and isinstance(kind, Discrete) and kind.end is None:
-            part = part[:, : kind.codebook_size]
-        parts.append((stream, part))
-    picked = _draw(rows, "", torch.cat([p for _, p in parts], dim=1), sampler, track=False)
-    out = []
-    for choice, index in zip(choices, picked, strict=True):
-        for stream, part in parts:
-            if index < part.shape[1]:
-                cell = next(c for c in choice.cells if c.stream == stream)
-                out.append(Laid(cell, index))
-                break
-            index -= part.shape[1]
-    return out
-
-
-def _draw(rows: list[_Row], stream: str, logits: Tensor, sampler: Sampler, *, track: bool) -> list[int]:
-    settings = sampler.of(stream)
-    banned = sampler.banned.get(stream)
-    if banned:
-        logits = logits.clone()
-        for start, stop in banned:
-            logits[:, start:stop] = -torch.inf
-    recent = None
-    if settings.temperature == 0:
-        draw = torch.empty(0)
+def _silence(spec: StreamSpec, num_rows: int) -> TokenSequence:
+    kind = spec.kind
+    if isinstance(kind, Discrete):
+        values = torch.zeros((num_rows, kind.num_codebooks, 0), dtype=torch.long)
     else:
-        seeds = torch.tensor([r.seed for r in rows])
-        counts = torch.tensor([r.draws for r in rows])
-        draw = torch.stack([uniform(seeds, 2 * counts), uniform(seeds, 2 * counts + 1)], dim=1).to(logits.device)
-    if settings.repetition_window and track:
-        w = settings.repetition_window
-        tails = [r.history.get(stream, [])[-w:] for r in rows]
-        recent = torch.tensor([[-1] * (w - len(t)) + t for t in tails], device=logits.device)
-    ids: list[int] = sample(logits, settings, draw, recent).tolist()
-    for row, i in zip(rows, ids, strict=True):
-        row.draws += 1
-        if track:
-            row.history.setdefault(stream, []).append(i)
-    return ids
+        values = torch.zeros((num_rows, 0, kind.dim))
+    return TokenSequence(values, torch.zeros(num_rows, dtype=torch.long))
 
 
-def _frames(model: "SpeechLM", row: _Row, laid: list[Laid], given: set[Slot]) -> dict[str, list[Tensor]]:
-    """Frames of each stream that are complete now: with delays, the codebooks of a frame come one by one."""
-    out: dict[str, list[Tensor]] = {}
-    for item in laid:
-        stream, _, t = item.cell
-        kind = model.specs[stream].kind
-        if item.cell in given or stream in model.layout.markers:
-            continue
-        if not isinstance(kind, Discrete):
-            assert isinstance(item.value, Tensor)
-            out.setdefault(stream, []).append(item.value)
-            continue
-        if item.value == kind.end_id and item.cell.codebook == 0 and stream in model.layout.ends(model.specs):
-            continue
-        frame = row.open.setdefault((stream, t), {})
-        frame[item.cell.codebook] = item.value
-        if len(frame) == kind.num_codebooks:
-            del row.open[stream, t]
-            out.setdefault(stream, []).append(torch.tensor([frame[k] for k in range(kind.num_codebooks)]))
-    return out
+def _known_steps(row: Row) -> list[list[Laid]]:
+    """Lay all that is known before the first step of which something is not."""
+    steps = []
+    while (laid := row.cursor.known_step()) is not None:
+        steps.append(row.cursor.lay(laid))
+    return steps
 
 
-def _emit(model: "SpeechLM", new: list[dict[str, list[Tensor]]]) -> Streams:
-    out: Streams = {}
-    for stream in dict.fromkeys(s for row in new for s in row):
-        kind = model.specs[stream].kind
-        width = kind.num_codebooks if isinstance(kind, Discrete) else kind.dim
-        rows = []
-        for row in new:
-            frames = row.get(stream, [])
-            if isinstance(kind, Discrete):
-                values = torch.stack(frames, dim=1)[None] if frames else torch.zeros((1, width, 0), dtype=torch.long)
-            else:
-                values = torch.stack(frames)[None] if frames else torch.zeros((1, 0, width))
-            rows.append(TokenSequence(values, torch.tensor([len(frames)])))
-        out[stream] = pad_batch(rows)
-    return out
+class _Frames:
+    """The frames that are complete: with delays, the codebooks of a frame come one by one."""
+
+    def __init__(
+        self, specs: Mapping[str, StreamSpec], ends: frozenset[str], hidden: frozenset[str], num_rows: int
+    ) -> None:
+        self._num_rows, self._hidden = num_rows, hidden
+        self._codebooks = {n: s.kind.num_codebooks for n, s in specs.items() if isinstance(s.kind, Discrete)}
+        self._end_ids = {n: s.kind.end_id for n, s in specs.items() if n in ends and isinstance(s.kind, Discrete)}
+        self._open: dict[tuple[int, str, int], dict[int, int]] = {}
+        self._new: dict[str, list[list[list[int]]]] = {}
+
+    def add(self, row: int, laid: Sequence[Laid], given: set[Slot]) -> None:
+        """Take the cells of a step of a row; those that were given are not new."""
+        for cell, value in laid:
+            stream, codebook, t = cell
+            if cell in given or stream in self._hidden or (codebook == 0 and value == self._end_ids.get(stream)):
+                continue
+            assert isinstance(value, int), "no head predicts features"
+            frame = self._open.setdefault((row, stream, t), {})
+            frame[codebook] = value
+            if len(frame) == self._codebooks[stream]:
+                del self._open[row, stream, t]
+                whole = [frame[k] for k in range(len(frame))]
+                self._new.setdefault(stream, [[] for _ in range(self._num_rows)])[row].append(whole)
+
+    def take(self) -> Streams:
+        """What has become complete since the last call."""
+        out: Streams = {}
+        for stream, rows in self._new.items():
+            longest = max(len(r) for r in rows)
+            empty = [0] * self._codebooks[stream]
+            padded = [r + [empty] * (longest - len(r)) for r in rows]
+            # Outside inference mode: what was generated may be trained on.
+            with torch.inference_mode(False):
+                values = torch.tensor(padded).transpose(1, 2)
+                out[stream] = TokenSequence(values, torch.tensor([len(r) for r in rows]))
+        self._new = {}
+        return out

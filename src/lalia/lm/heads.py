@@ -8,12 +8,15 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lalia.config import Configurable
-from lalia.layouts import Grid
-from lalia.lm.inputs import Table
+from lalia.layouts import Grid, Vocabulary
 
 __all__ = ["Linear"]
+
+_MOST_LOGITS = 1 << 26
+"""Most logits that are kept for the backward pass; of more, they are computed again."""
 
 
 class Linear(Configurable, nn.Module):
@@ -21,34 +24,45 @@ class Linear(Configurable, nn.Module):
 
     @dataclass(frozen=True)
     class Config(Configurable.Config):
-        """
+        """How a stream is predicted.
+
         :param tied: predict with the embeddings themselves (arXiv:1608.05859).
         """
 
         _: KW_ONLY
         tied: bool = False
 
-    def __init__(self, config: Config, stream: str, rows_of: str, table: Table, joint: bool, dim: int) -> None:
-        """
-        :param rows_of: the stream whose rows of the table are predicted (itself, unless tied to another).
-        :param joint: whether the softmax runs over every row of the table.
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stream: str,
+        rows_of: str,
+        vocabulary: Vocabulary,
+        joint: bool,
+        dim: int,
+        weight: nn.Parameter | None = None,
+    ) -> None:
+        """Make the output matrix, or share one.
+
+        :param rows_of: the stream whose rows of the vocabulary are predicted (itself, unless tied to another).
+        :param joint: whether the softmax runs over every row of the vocabulary.
+        :param weight: the output matrix [V, D], where it is the embedding or that of another head.
         """
         super().__init__()
-        self.stream, self.rows_of, self.joint = stream, rows_of, joint
-        self.vocabulary = table.vocabulary
-        if config.tied:
-            self.weight = table.embedding.weight
-        else:
-            self.weight = nn.Parameter(torch.empty(table.vocabulary.size, dim, device=table.embedding.weight.device))
-            nn.init.normal_(self.weight, std=0.02)
+        self.config, self.stream, self.joint, self.vocabulary = config, stream, joint, vocabulary
+        self._rows_of = rows_of
+        if weight is None:
+            weight = nn.Parameter(torch.empty(vocabulary.size, dim))
+            nn.init.normal_(weight, std=0.02)
+        self.weight = weight
 
-    def scope(self, codebook: int) -> range:
-        """The rows of the table over which a codebook's softmax runs."""
-        return range(self.vocabulary.size) if self.joint else self.vocabulary.rows(self.rows_of, codebook)
+    def rows(self, codebook: int) -> range:
+        """The rows of the vocabulary that a codebook's ids have."""
+        return self.vocabulary.rows(self._rows_of, codebook)
 
-    def logits(self, hidden: Tensor, codebook: int) -> Tensor:
-        """[n, D] to [n, V] over ``scope(codebook)``."""
-        rows = self.scope(codebook)
+    def logits(self, hidden: Tensor, rows: range) -> Tensor:
+        """[n, D] to [n, V] over some rows of the vocabulary."""
         weight = self.weight if len(rows) == len(self.weight) else self.weight[rows.start : rows.stop]
         return F.linear(hidden, weight.to(hidden.dtype))
 
@@ -59,11 +73,30 @@ class Linear(Configurable, nn.Module):
         :returns: [B, K, S] in nats; 0 where the stream has no cell.
         """
         present, values = target.present(self.stream), target.values[self.stream]
-        out = hidden.new_zeros(present.shape, dtype=torch.float32)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        out = []
         for k in range(present.shape[1]):
-            b, s = present[:, k].nonzero(as_tuple=True)
-            shift = self.vocabulary.rows(self.rows_of, k).start - self.scope(k).start
+            own = self.rows(k)
+            scope = range(self.vocabulary.size) if self.joint else own
             # Only the cells that exist go through the output matrix: no work is spent on padding.
-            logits = self.logits(hidden[b, s], k).float()
-            out[b, k, s] = F.cross_entropy(logits, values[b, k, s] + shift, reduction="none")
-        return out
+            at = present[:, k].reshape(-1).nonzero()[:, 0]
+            ids = values[:, k].reshape(-1)[at] + (own.start - scope.start)
+            nll = self._nll(flat if len(at) == len(flat) else flat.index_select(0, at), ids, scope)
+            out.append(nll.new_zeros(len(flat)).index_copy(0, at, nll).view_as(present[:, k]))
+        return torch.stack(out, dim=1)
+
+    def _nll(self, hidden: Tensor, ids: Tensor, scope: range) -> Tensor:
+        """[n, D] and [n] to [n]."""
+        rows = max(_MOST_LOGITS // len(scope), 1)
+        again = len(ids) > rows and torch.is_grad_enabled()
+        return torch.cat(
+            [
+                checkpoint(self._cross_entropy, h, i, scope, use_reentrant=False, preserve_rng_state=False)
+                if again
+                else self._cross_entropy(h, i, scope)
+                for h, i in zip(hidden.split(rows), ids.split(rows), strict=True)
+            ]
+        )
+
+    def _cross_entropy(self, hidden: Tensor, ids: Tensor, scope: range) -> Tensor:
+        return F.cross_entropy(self.logits(hidden, scope).float(), ids, reduction="none")

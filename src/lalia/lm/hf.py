@@ -1,51 +1,82 @@
 """Any Hugging Face causal text LM as the backbone of a SpeechLM."""
 
-import copy
-from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.streaming import State
 
-__all__ = ["HF", "HFState"]
+__all__ = ["HF", "HFState", "take_rows"]
+
+_TINY = {
+    # Sizes under the names that the families of transformers have for them.
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), 64),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner"), 128),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head"), 4),
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
 
 
 @dataclass
 class HFState(State):
-    """The cache of a Hugging Face model, with which of its columns are real for each row.
+    """Keys and values of every layer so far, with which of their columns are real for each row.
 
-    ``mask`` [B, S]; ``position`` [B] steps already taken.
+    ``keys`` and ``values``: per layer [B, H, C, D_head], None of a layer that keeps none of its own; ``mask``
+    [B, C]; ``position`` [B] steps already taken.
     """
 
-    cache: Any
+    keys: list[Tensor | None]
+    values: list[Tensor | None]
     mask: Tensor
     position: Tensor
 
-    def select(self, rows: Tensor) -> "HFState":
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        for layer in cache.layers:
-            if getattr(layer, "keys", None) is not None:
-                layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-        return HFState(cache, self.mask[rows], self.position[rows])
-
     def reset(self, fresh: "HFState", rows: Tensor) -> "HFState":
-        # The columns stay, masked: what a row has not seen cannot reach it.
-        keep = ~rows.to(self.mask.device)
-        return HFState(self.cache, self.mask & keep[:, None], self.position * keep)
+        # A column's place means nothing, only its mask does: both are widened to one width, at the left.
+        rows = rows.to(self.mask.device)
+        width = max(self.mask.shape[1], fresh.mask.shape[1])
+
+        def merge(old: Sequence[Tensor | None], new: Sequence[Tensor | None]) -> list[Tensor | None]:
+            # A state that has seen nothing has no layers yet.
+            pairs = zip(old or [None] * len(new), new or [None] * len(old), strict=True)
+            return [_merge(rows[:, None, None, None], a, b, width) for a, b in pairs]
+
+        mask = torch.where(
+            rows[:, None],
+            F.pad(fresh.mask, (width - fresh.mask.shape[1], 0)),
+            F.pad(self.mask, (width - self.mask.shape[1], 0)),
+        )
+        position = torch.where(rows, fresh.position, self.position)
+        return HFState(merge(self.keys, fresh.keys), merge(self.values, fresh.values), mask, position)
+
+
+def _merge(pick: Tensor, old: Tensor | None, new: Tensor | None, width: int) -> Tensor | None:
+    """Columns of ``new`` where ``pick``, else of ``old``."""
+    if old is None or new is None:
+        # The other's rows are masked here.
+        found = new if old is None else old
+        return None if found is None else F.pad(found, (0, 0, width - found.shape[2], 0))
+    old, new = (F.pad(x, (0, 0, width - x.shape[2], 0)) for x in (old, new))
+    return torch.where(pick, new, old)
 
 
 class HF(Configurable, nn.Module):
-    """A causal LM of ``transformers``, fed with embeddings; its own tables go to the SpeechLM."""
+    """A causal LM of ``transformers``, fed with embeddings; its own tables go to the SpeechLM.
+
+    A scale of the embeddings or of the logits goes into the tables; a bias or a soft cap of the logits is lost.
+    """
 
     @dataclass(frozen=True)
     class Config(Configurable.Config):
-        """
+        """Which model, and how much of it is kept.
+
         :param name: a hub id or a directory.
         :param new_vocabulary: leave the text vocabulary behind (TWIST, arXiv:2305.13009); otherwise the stream
             ``text`` keeps the model's rows and other streams of its table come after them.
@@ -59,50 +90,35 @@ class HF(Configurable, nn.Module):
         pretrained: bool = True
         architecture: Mapping[str, Any] | None = None
 
-    def __init__(self, config: Config) -> None:
-        from transformers import AutoConfig, AutoModelForCausalLM
+        def tiny(self) -> "HF.Config":
+            # Without its architecture at hand it is a Llama, as most are: a tiny model is made without downloads.
+            known = dict(self.architecture or {"model_type": "llama", **_TINY, "vocab_size": 512})
+            small = {k: min(v, _TINY[k]) if k in _TINY and isinstance(v, int) else v for k, v in known.items()}
+            return replace(self, pretrained=False, architecture=small)
 
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        if config.architecture is not None:
-            settings = dict(config.architecture)
-            if "model_type" not in settings:
-                raise ConfigError(f"HF({config.name!r}) has an architecture without 'model_type'. Add it.")
-            settings = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        try:
-            if config.pretrained:
-                model = AutoModelForCausalLM.from_pretrained(config.name, use_safetensors=True, dtype=torch.float32)
-            else:
-                if config.architecture is None:
-                    settings = AutoConfig.from_pretrained(config.name)
-                model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise WeightsError(
-                f"{config.name!r} cannot be loaded ({reason}). Give a directory, or pretrained=False with architecture."
-            ) from None
+        model = _open(config)
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        self.dim = embedding.embedding_dim
+        self.start_id = getattr(model.config, "bos_token_id", None)
         self.text_embedding: Tensor | None = None
         """Rows of the text vocabulary [V, D], until the SpeechLM has taken them."""
         self.text_head: Tensor | None = None
-        """Rows of the text output [V, D]; None when tied to the embedding."""
-        self.dim = embedding.embedding_dim
-        self.start_id = getattr(model.config, "bos_token_id", None)
+        """Rows of the text output [V, D]; None where they are those of the embedding."""
         if not config.new_vocabulary:
-            self.text_embedding = embedding.weight.detach()
-            if head is not None and head.weight is not embedding.weight:
-                self.text_head = head.weight.detach()
+            self.text_embedding, self.text_head = _text_rows(model, embedding, head)
         self.model = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
         # The SpeechLM embeds; what is left here would be memory and dead parameters.
         self.model.set_input_embeddings(nn.Module())
 
     def init_state(self, batch_size: int, capacity: int = 256) -> HFState:
-        """An empty cache."""
-        from transformers import DynamicCache
-
+        """An empty cache; it grows with every step, whatever ``capacity``."""
         device = next(self.model.parameters()).device
         return HFState(
-            DynamicCache(),
+            [],
+            [],
             torch.zeros((batch_size, 0), dtype=torch.bool, device=device),
             torch.zeros(batch_size, dtype=torch.long, device=device),
         )
@@ -113,20 +129,96 @@ class HF(Configurable, nn.Module):
             # Padding is on the right, so that causality alone keeps it from the steps that count.
             return self.model(inputs_embeds=x, use_cache=False).last_hidden_state
         b, s, d = x.shape
+        steps = torch.arange(s, device=x.device)[None]
         lengths = torch.full((b,), s, device=x.device) if lengths is None else lengths.to(x.device)
         # Its cache grows by the same columns for every row: shorter rows are pushed to the right, and the
         # columns before them are masked.
         shift = (s - lengths)[:, None]
-        source = torch.arange(s, device=x.device)[None] - shift
-        valid = source >= 0
-        mask = torch.cat([state.mask, valid], dim=1)
+        source = steps - shift
+        mask = torch.cat([state.mask, source >= 0], dim=1)
+        cache = _cache(state)
         out = self.model(
             inputs_embeds=x.gather(1, source.clamp(min=0)[..., None].expand(b, s, d)),
             attention_mask=mask.long(),
             position_ids=(state.position[:, None] + source).clamp(min=0),
-            past_key_values=state.cache,
+            past_key_values=cache,
             use_cache=True,
         )
-        state.cache, state.mask, state.position = out.past_key_values, mask, state.position + lengths
-        back = (torch.arange(s, device=x.device)[None] + shift).clamp(max=s - 1)
+        state.keys, state.values = [x.keys for x in cache.layers], [x.values for x in cache.layers]
+        state.mask, state.position = mask, state.position + lengths
+        back = (steps + shift).clamp(max=s - 1)
         return out.last_hidden_state.gather(1, back[..., None].expand(b, s, -1))
+
+
+def _open(config: HF.Config) -> Any:
+    """The model of ``transformers``.
+
+    :raises ConfigError: an architecture without a model type, or of one that transformers does not know.
+    :raises WeightsError: the weights are not there.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    architecture = None
+    if config.architecture is not None:
+        fields = dict(config.architecture)
+        try:
+            architecture = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        except (KeyError, ValueError):
+            raise ConfigError(
+                f"HF({config.name!r}) has an architecture of model_type "
+                f"{config.architecture.get('model_type')!r}. Name one that transformers has."
+            ) from None
+    try:
+        # On the meta device there is nothing to read weights into.
+        if config.pretrained and torch.get_default_device().type != "meta":
+            return AutoModelForCausalLM.from_pretrained(config.name, use_safetensors=True, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(
+            architecture or AutoConfig.from_pretrained(config.name), dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise WeightsError(
+            f"{config.name!r} cannot be loaded ({reason}). Give a directory, or pretrained=False with architecture."
+        ) from None
+
+
+@torch.no_grad()
+def _text_rows(model: Any, embedding: nn.Embedding, head: nn.Linear | None) -> tuple[Tensor, Tensor | None]:
+    """The rows of a text LM's input and output tables; the output is None where they are the same."""
+    weight = embedding.weight
+    # Some families scale what they look up: what comes out is what counts.
+    rows = embedding(torch.arange(len(weight), device=weight.device))
+    if head is None:
+        return rows, None
+    # Cohere multiplies its logits, Granite divides them.
+    scale = getattr(model, "logit_scale", None) or 1.0 / getattr(model.config, "logits_scaling", 1.0)
+    if head.weight is weight and scale == 1 and type(embedding) is nn.Embedding:
+        return rows, None
+    return rows, head.weight * scale
+
+
+def _cache(state: HFState) -> Any:
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    cache = DynamicCache()
+    for keys, values in zip(state.keys, state.values, strict=True):
+        layer = DynamicLayer()
+        if keys is not None and values is not None:
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
+
+
+@torch.no_grad()
+def take_rows(weight: Tensor, pretrained: Tensor, count: int) -> None:
+    """Fill the first ``count`` rows of ``weight`` [V, D] from a pretrained table, and start the others like them.
+
+    A row without a pretrained one begins at the mean of them, with their spread: as likely as any word.
+    """
+    n = min(count, len(pretrained))
+    weight[:n] = pretrained[:n]
+    if len(weight) > n:
+        std, mean = torch.std_mean(pretrained[:n], dim=0)
+        weight[n:] = mean + std * torch.randn_like(weight[n:])

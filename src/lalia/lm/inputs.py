@@ -36,25 +36,33 @@ class Table(nn.Module):
 
     def __init__(self, vocabulary: Vocabulary, dim: int) -> None:
         super().__init__()
-        self.vocabulary = vocabulary
         self.embedding = nn.Embedding(vocabulary.size, dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        self._vocabulary = vocabulary
         self._offsets: dict[tuple[str, torch.device], Tensor] = {}
 
     def forward(self, stream: str, ids: Tensor, present: Tensor | None) -> Tensor:
-        """
+        """The sum of the embeddings of a frame's codes.
+
         :param ids: [B, K, S].
         :param present: [B, K, S], or None where every cell counts.
-        :returns: [B, S, D], the sum over codebooks.
+        :returns: [B, S, D].
         """
-        key = (stream, ids.device)
-        if key not in self._offsets:
+        first = self._vocabulary.rows(stream, 0).start
+        if ids.shape[1] == 1:
+            x = self.embedding(ids[:, 0] + first if first else ids[:, 0])
+            return x if present is None else x * present[:, 0, :, None]
+        x = self.embedding(ids + self._first_rows(stream, ids.device))
+        return (x if present is None else x * present[..., None]).sum(dim=1)
+
+    def _first_rows(self, stream: str, device: torch.device) -> Tensor:
+        """The first row of each codebook [K, 1]."""
+        # Not a buffer: it is made of the vocabulary, also where a module is built without memory first.
+        if (stream, device) not in self._offsets:
+            # Made outside inference mode, because training may use it later.
             with torch.inference_mode(False):
-                self._offsets[key] = self.vocabulary.offsets(stream).to(ids.device)[:, None]
-        x = self.embedding(ids + self._offsets[key])
-        if present is not None:
-            x = x * present[..., None]
-        return x[:, 0] if x.shape[1] == 1 else x.sum(dim=1)
+                self._offsets[stream, device] = self._vocabulary.offsets(stream).to(device)[:, None]
+        return self._offsets[stream, device]
 
 
 class Project(Configurable, nn.Module):
@@ -62,14 +70,19 @@ class Project(Configurable, nn.Module):
 
     @dataclass(frozen=True)
     class Config(Configurable.Config):
-        """
+        """How features are projected.
+
         :param hidden: size between two linear maps; a single map when not given.
+        :param norm: normalise the features first.
         """
 
         _: KW_ONLY
         hidden: int | None = None
         activation: Literal["relu", "gelu", "silu"] = "relu"
         norm: bool = False
+
+        def tiny(self) -> "Project.Config":
+            return Project.Config(hidden=self.hidden and 32, activation=self.activation, norm=self.norm)
 
     def __init__(self, config: Config, kind: Continuous, dim: int) -> None:
         super().__init__()
@@ -80,7 +93,7 @@ class Project(Configurable, nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, S, D_in] to [B, S, D]."""
-        x = self.first(self.norm(features))
+        x = self.first(self.norm(features.to(self.first.weight.dtype)))
         if self.second is None:
             return x
         match self.activation:

@@ -5,21 +5,23 @@ Shapes: B batch, K codebooks, T frames, S LM steps, D dim.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lalia.config import Configurable
 from lalia.errors import ConfigError
-from lalia.layouts import Grid, Layout, Vocabulary
+from lalia.layouts import Flat, Grid, Layout, Vocabulary
+from lalia.lm.generation import generate
 from lalia.lm.heads import Linear
-from lalia.lm.hf import HF
+from lalia.lm.hf import HF, take_rows
 from lalia.lm.inputs import Lookup, Project, Table
 from lalia.lm.sampling import Sampler
+from lalia.lm.wiring import Wiring
 from lalia.nn.transformer import Transformer
 from lalia.streaming import State
-from lalia.streams import Continuous, Discrete, Streams, StreamSpec
+from lalia.streams import Streams, StreamSpec
 
 __all__ = ["SpeechLM"]
 
@@ -36,7 +38,8 @@ class SpeechLM(Configurable, nn.Module):
 
     @dataclass(frozen=True)
     class Config(Configurable.Config):
-        """
+        """What a SpeechLM is made of.
+
         :param layout: which cells share a step.
         :param backbone: ``Transformer.Config`` or ``HF.Config``.
         :param inputs: how each stream enters; a stream of the layout without one is predicted but not heard.
@@ -52,33 +55,41 @@ class SpeechLM(Configurable, nn.Module):
         sampler: Sampler = field(default_factory=Sampler)
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
-        """
+        """Build every part.
+
         :param specs: of the streams of the layout; the layout adds those of its markers.
         :raises ConfigError: an input or a head names a stream that is not there or of the wrong kind.
         """
         super().__init__()
         self.config, self.layout = config, config.layout
         self.specs = config.layout.all_specs(specs)
-        self._check()
-        backbone: Any = config.backbone.build()
-        self.backbone: Transformer | HF = backbone
+        self.ends = config.layout.ends(specs)
+        """The streams that close with an end token."""
+        self.wiring = Wiring(config.inputs, config.heads, self.specs)
+        self.backbone: Transformer | HF = config.backbone.build()
         dim = self.backbone.dim
         self.start = nn.Parameter(torch.zeros(dim))
         self.tables = nn.ModuleDict()
-        for name, streams in self._tables().items():
-            pretrained = isinstance(backbone, HF) and backbone.text_embedding is not None and _PRETRAINED in streams
-            vocabulary = Vocabulary({s: self._discrete(s) for s in streams}, first=_PRETRAINED if pretrained else None)
-            self.tables[name] = Table(vocabulary, dim)
         self.inputs = nn.ModuleDict(
-            {s: c.build(self._continuous(s), dim) for s, c in config.inputs.items() if isinstance(c, Project.Config)}
+            {
+                s: c.build(self.wiring.continuous(s), dim)
+                for s, c in config.inputs.items()
+                if isinstance(c, Project.Config)
+            }
         )
         self.heads = nn.ModuleDict()
-        for stream, head in config.heads.items():
-            table = self._table_of(stream)
-            joint = len(self._tables()[table]) > 1
-            self.heads[stream] = head.build(stream, self._rows_of(stream), self.tables[table], joint, dim)
-        if isinstance(backbone, HF):
-            self._take_text_vocabulary(backbone)
+        for name, streams in self.wiring.tables().items():
+            self._build_table(name, streams, dim)
+        # In the layout's order, as built; a mapping in a file may be in any.
+        self.heads = nn.ModuleDict({s: self.heads[s] for s in self.specs if s in self.heads})
+        if isinstance(self.backbone, HF):
+            self._take_text_vocabulary(self.backbone)
+
+    def head(self, stream: str) -> Linear:
+        """The head that predicts a stream."""
+        head = self.heads[stream]
+        assert isinstance(head, Linear)
+        return head
 
     # -- training ------------------------------------------------------------------------------
 
@@ -86,18 +97,15 @@ class SpeechLM(Configurable, nn.Module):
         """The input of every step [B, S, D]."""
         total: Tensor | None = None
         count: Tensor | None = None
-        alone = len(self.config.inputs) == 1
         for stream in self.config.inputs:
-            # A lone single-codebook stream is absent only in padding, which is never looked at.
-            whole = alone and grid.positions[stream].shape[1] == 1
+            # A flat stream of one codebook is absent only in padding, which nothing looks at.
+            whole = isinstance(self.layout, Flat) and grid.positions[stream].shape[1] == 1
             present = None if whole else grid.present(stream)
             if stream in self.inputs:
                 x = self.inputs[stream](grid.values[stream])
-                if present is not None:
-                    x = x * present[:, 0, :, None]
+                x = x if present is None else x * present[:, 0, :, None]
             else:
-                table: Table = self.tables[self._table_of(stream)]  # type: ignore[assignment]
-                x = table(self._rows_of(stream), grid.values[stream], present)
+                x = self.tables[self.wiring.table_of(stream)](self.wiring.rows_of(stream), grid.values[stream], present)
             total = x if total is None else total + x
             if self.config.combine == "mean" and present is not None:
                 n = present.sum(dim=1)[..., None]
@@ -114,23 +122,21 @@ class SpeechLM(Configurable, nn.Module):
         :returns: [B, S, D] offline, where the last step is never an input; [B, S + 1, D] with a state and
             ``first``; [B, S, D] with a state later on.
         """
-        lengths = grid.lengths
-        if first:
-            start = self.start.expand(len(grid), 1, -1)
-            x = start if grid.num_steps == 0 else torch.cat([start, self.embed(grid).to(start.dtype)], dim=1)
-            lengths = lengths + 1
-            if state is None:
-                x = x[:, :-1]
-        else:
-            x = self.embed(grid)
-        if state is None:
-            return self.backbone(x)
-        return self.backbone(x, lengths, state)
+        if not first:
+            assert state is not None, "steps that do not begin at 0 need the state of those before"
+            return self.backbone(self.embed(grid).to(self.start.dtype), grid.lengths, state)
+        x = self.start.expand(len(grid), 1, -1)
+        steps = grid.num_steps - (state is None)
+        if steps < 0:
+            return x[:, :0]
+        if steps:
+            x = torch.cat([x, self.embed(grid.steps(0, steps)).to(x.dtype)], dim=1)
+        return self.backbone(x) if state is None else self.backbone(x, grid.lengths + 1, state)
 
     def nll(self, grid: Grid) -> dict[str, Tensor]:
         """Negative log-likelihood of every cell of every predicted stream [B, K, S] in nats; 0 where absent."""
         hidden = self(grid)
-        return {stream: head.nll(hidden, grid) for stream, head in self.heads.items()}  # type: ignore[operator]
+        return {stream: self.head(stream).nll(hidden, grid) for stream in self.heads}
 
     def loss(self, grid: Grid, weights: Mapping[str, float] | None = None) -> dict[str, Tensor]:
         """Mean negative log-likelihood per cell of each stream, and their weighted sum as ``total``."""
@@ -147,15 +153,16 @@ class SpeechLM(Configurable, nn.Module):
         """Log-probability of every token of every predicted stream.
 
         :returns: [B, K, T + 1] in nats; entry ``lengths[b]`` of codebook 0 is the end's, and 0 stands past it.
+            [B, K, T] where the stream does not end.
         """
         grid = self.pack(streams)
         out = {}
         for stream, nll in self.nll(grid).items():
             position = grid.positions[stream]
             b, k, s = (position >= 0).nonzero(as_tuple=True)
-            result = nll.new_zeros((len(grid), position.shape[1], int(position.max()) + 1))
-            result[b, k, position[b, k, s]] = -nll[b, k, s]
-            out[stream] = result
+            longest = int(position.max()) + 1 if position.numel() else 0
+            out[stream] = nll.new_zeros((*position.shape[:2], longest))
+            out[stream][b, k, position[b, k, s]] = -nll[b, k, s]
         return out
 
     # -- generation ----------------------------------------------------------------------------
@@ -176,8 +183,6 @@ class SpeechLM(Configurable, nn.Module):
         batch_size: int = 1,
     ) -> Iterator[Streams]:
         """Continue ``known``; see ``lalia.lm.generation.generate``."""
-        from lalia.lm.generation import generate
-
         return generate(
             self,
             known,
@@ -191,75 +196,56 @@ class SpeechLM(Configurable, nn.Module):
 
     # -- building ------------------------------------------------------------------------------
 
-    def _rows_of(self, stream: str) -> str:
-        lookup = self.config.inputs.get(stream)
-        return lookup.tied_to or stream if isinstance(lookup, Lookup) else stream
+    def _embedding(self, table: str) -> nn.Parameter:
+        found = self.tables[table]
+        assert isinstance(found, Table)
+        assert isinstance(found.embedding.weight, nn.Parameter)
+        return found.embedding.weight
 
-    def _table_of(self, stream: str) -> str:
-        owner = self._rows_of(stream)
-        lookup = self.config.inputs.get(owner)
-        return (lookup.table if isinstance(lookup, Lookup) else None) or owner
-
-    def _tables(self) -> dict[str, list[str]]:
-        """The streams of each table, by table."""
-        tables: dict[str, list[str]] = {}
-        for stream in self.layout.streams:
-            wanted = stream in self.config.heads or isinstance(self.config.inputs.get(stream), Lookup)
-            if wanted and self._rows_of(stream) == stream:
-                tables.setdefault(self._table_of(stream), []).append(stream)
-        return tables
-
-    def _discrete(self, stream: str) -> Discrete:
-        kind = self.specs[stream].kind
-        if not isinstance(kind, Discrete):
-            raise ConfigError(f"Stream {stream!r} holds features, which have no table. Use Project for its input.")
-        return kind
-
-    def _continuous(self, stream: str) -> Continuous:
-        kind = self.specs[stream].kind
-        if not isinstance(kind, Continuous):
-            raise ConfigError(f"Stream {stream!r} holds codes, which cannot be projected. Use Lookup for its input.")
-        return kind
-
-    def _check(self) -> None:
-        c = self.config
-        for part, names in (("inputs", c.inputs), ("heads", c.heads)):
-            for name in names:
-                if name not in self.specs:
-                    raise ConfigError(
-                        f"The LM's {part} name stream {name!r}, but its layout has {', '.join(self.specs)}. "
-                        "Fix the name or the layout."
-                    )
-        if not c.inputs or not c.heads:
-            raise ConfigError("The LM has no inputs or no heads. Give at least one of each.")
-        for name, lookup in c.inputs.items():
-            if isinstance(lookup, Lookup) and lookup.tied_to is not None:
-                if lookup.tied_to not in c.inputs or self._discrete(lookup.tied_to) != self._discrete(name):
-                    raise ConfigError(
-                        f"Stream {name!r} is tied to {lookup.tied_to!r}, which is not an input of the same kind. Untie it."
-                    )
+    def _build_table(self, name: str, streams: Sequence[str], dim: int) -> None:
+        """A table and the heads of its streams."""
+        kinds = {s: self.wiring.discrete(s) for s in streams}
+        keeps_text = isinstance(self.backbone, HF) and self.backbone.text_embedding is not None
+        vocabulary = Vocabulary(kinds, first=_PRETRAINED if keeps_text else None)
+        embedding: nn.Parameter | None = None
+        if self.wiring.embedded(name):
+            self.tables[name] = Table(vocabulary, dim)
+            embedding = self._embedding(name)
+        joint, shared = len(streams) > 1, None
+        for stream, config in self.config.heads.items():
+            if self.wiring.table_of(stream) == name:
+                rows_of = self.wiring.rows_of(stream)
+                head = config.build(
+                    stream=stream,
+                    rows_of=rows_of,
+                    vocabulary=vocabulary,
+                    joint=joint,
+                    dim=dim,
+                    weight=embedding if config.tied else shared,
+                )
+                self.heads[stream] = head
+                # One softmax over all rows has one output matrix, whichever stream the target is of.
+                shared = head.weight if joint else None
 
     def _take_text_vocabulary(self, backbone: HF) -> None:
         """Move the text LM's own rows into the table of the text stream; new rows start like them."""
         embedding, head = backbone.text_embedding, backbone.text_head
         backbone.text_embedding = backbone.text_head = None
-        if embedding is None or _PRETRAINED not in self.layout.streams:
+        if embedding is None or _PRETRAINED not in self.specs:
             return
-        table: Table = self.tables[self._table_of(_PRETRAINED)]  # type: ignore[assignment]
-        _take(table.embedding.weight, embedding)
-        out = self.heads[_PRETRAINED] if _PRETRAINED in self.heads else None
-        if isinstance(out, Linear) and out.weight is not table.embedding.weight:
-            _take(out.weight, embedding if head is None else head)
+        count = self.wiring.discrete(_PRETRAINED).codebook_size
+        name = self.wiring.table_of(_PRETRAINED)
+        if head is not None and backbone.config.pretrained and _PRETRAINED in self.config.heads:
+            if self.config.heads[_PRETRAINED].tied:
+                raise ConfigError(
+                    f"{backbone.config.name!r} has an output matrix of its own, which a tied head for {_PRETRAINED!r} "
+                    "would lose. Set tied=False."
+                )
+        entered = self._embedding(name) if name in self.tables else None
+        if entered is not None:
+            take_rows(entered, embedding, count)
+        if _PRETRAINED in self.heads and self.head(_PRETRAINED).weight is not entered:
+            take_rows(self.head(_PRETRAINED).weight, embedding if head is None else head, count)
         if backbone.start_id is not None and backbone.start_id < len(embedding):
             with torch.no_grad():
                 self.start.copy_(embedding[backbone.start_id])
-
-
-@torch.no_grad()
-def _take(weight: Tensor, pretrained: Tensor) -> None:
-    n = min(len(weight), len(pretrained))
-    weight[:n] = pretrained[:n]
-    if len(weight) > n:
-        # New rows at the mean of the old, with their spread: they begin as likely as any word.
-        mean, std = pretrained.mean(dim=0), pretrained.std(dim=0)
-        weight[n:] = mean + std * torch.randn_like(weight[n:])

@@ -4,6 +4,7 @@ The random number of a row depends on its seed and on how many it drew before, n
 is in, so that a batch of eight gives the same as eight batches of one.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 
@@ -55,6 +56,9 @@ class Sampling(Configuration):
 class Sampler(Configuration):
     """How a model is sampled.
 
+    Where the model chooses between streams, their codes are drawn together, with the settings on which the
+    streams agree, and with ``default`` where they do not.
+
     :param streams: settings of single streams; the others take ``default``.
     :param banned: for a stream, ranges ``(first, last + 1)`` of ids that must not come.
     :param seed: of the first row; row b takes ``seed + b`` unless ``generate`` is given seeds.
@@ -66,8 +70,10 @@ class Sampler(Configuration):
     banned: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     seed: int = 0
 
-    def of(self, stream: str) -> Sampling:
-        return self.streams.get(stream, self.default)
+    def of(self, *streams: str) -> Sampling:
+        """The settings of streams whose codes are drawn together."""
+        wanted = [self.streams.get(s, self.default) for s in streams]
+        return wanted[0] if all(w == wanted[0] for w in wanted) else self.default
 
     def ban(self, **ranges: tuple[tuple[int, int], ...]) -> "Sampler":
         """A copy that bans more ids."""
@@ -75,32 +81,30 @@ class Sampler(Configuration):
         return replace(self, banned={**self.banned, **merged})
 
 
-def uniform(seeds: Tensor, draws: Tensor) -> Tensor:
-    """A number in [0, 1) for each row from its seed and its draw count [n] (SplitMix64, Steele et al. 2014)."""
-    x = seeds * -0x61C8864680B583EB + draws * -0x4B47D0C5A1A6A5E3
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        x = (x ^ _right(x, shift)) * factor
-    x = x ^ _right(x, 31)
-    return _right(x, 11).double() * 2.0**-53
+def uniform(seed: int, draw: int) -> float:
+    """A number in [0, 1) from a seed and a draw count, both from 0 (SplitMix64, Steele et al. 2014)."""
+    word = (1 << 64) - 1
+    # Two odd strides, so that the draws of one seed are not those of the next.
+    x = (seed * 0x9E3779B97F4A7C15 + (draw + 1) * 0xB4B82F3A5E595A1D) & word
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & word
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & word
+    return ((x ^ (x >> 31)) >> 11) * 2.0**-53
 
 
-def _right(x: Tensor, bits: int) -> Tensor:
-    # A logical shift: torch has signed 64-bit integers only.
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def sample(logits: Tensor, settings: Sampling, draw: Tensor, recent: Tensor | None = None) -> Tensor:
+def sample(logits: Tensor, settings: Sampling, draw: Tensor | None, recent: Tensor | None = None) -> Tensor:
     """One id per row.
 
     :param logits: [n, V]; banned ids at -inf.
-    :param draw: [n, 2] uniform numbers; the second is used only to sample again.
+    :param draw: [n, 2] uniform numbers, float64; the second is used only to sample again. None at temperature 0.
     :param recent: [n, W] ids before, -1 where there are fewer, for repetition-aware sampling.
     :returns: [n].
     """
-    logits = logits.float()
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / settings.temperature
+    assert draw is not None
+    logits = logits.float()
+    if settings.temperature != 1:
+        logits = logits / settings.temperature
     picked = _inverse(_filter(logits, settings), draw[:, 0])
     if recent is not None and settings.repetition_window:
         share = (recent == picked[:, None]).sum(dim=-1) / settings.repetition_window
@@ -112,20 +116,21 @@ def _filter(logits: Tensor, settings: Sampling) -> Tensor:
     if 0 < settings.top_k < logits.shape[-1]:
         least = logits.topk(settings.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    if settings.top_p < 1.0:
+    if settings.top_p < 1:
         ordered, index = logits.sort(dim=-1, descending=True)
         p = ordered.softmax(dim=-1)
         # The code that crosses p stays, and so there is always one.
-        drop = p.cumsum(dim=-1) - p >= max(settings.top_p, 1e-9)
-        logits = logits.masked_fill(torch.zeros_like(drop).scatter(-1, index, drop), -torch.inf)
-    if settings.min_p > 0.0:
-        floor = logits.max(dim=-1, keepdim=True).values + torch.log(torch.tensor(settings.min_p))
+        drop = p.cumsum(dim=-1) - p >= settings.top_p
+        drop[:, 0] = False
+        logits = logits.masked_fill(torch.zeros_like(drop).scatter_(-1, index, drop), -torch.inf)
+    if settings.min_p > 0:
+        floor = logits.amax(dim=-1, keepdim=True) + math.log(settings.min_p)
         logits = logits.masked_fill(logits < floor, -torch.inf)
     return logits
 
 
 def _inverse(logits: Tensor, u: Tensor) -> Tensor:
     """The id at quantile ``u`` of softmax(logits)."""
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    cumulative = logits.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     # Scaled by the real total, which rounding leaves a hair off 1; then no u lies beyond the last id.
     return torch.searchsorted(cumulative, (u * cumulative[:, -1])[:, None], right=True)[:, 0]

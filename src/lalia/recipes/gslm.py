@@ -4,8 +4,7 @@ from lalia.layouts import Flat
 from lalia.lm import Linear, Lookup, Sampler, Sampling, SpeechLM, Transformer
 from lalia.recipe import Recipe, Stream
 from lalia.tokenizers import SSLUnits
-from lalia.training import Trainer
-from lalia.training.stages import PredictTokens, TrainStage
+from lalia.training import PredictTokens, Trainer, TrainPart, TrainStage
 from lalia.vocoders import Chain, Tacotron2, WaveGlow
 
 
@@ -51,6 +50,38 @@ def gslm() -> Recipe:
                     betas=(0.9, 0.98),
                     warmup_steps=4000,
                     schedule="inverse_sqrt",
+                    precision="bf16",
+                    eval_every=5000,
+                    save_every=5000,
+                ),
+            ),
+            # GSLM says only that both are trained on LJSpeech. The numbers are those of the papers of the two
+            # (arXiv:1712.05884 §3.1, arXiv:1811.00002 §3.2), unverified.
+            TrainStage(
+                name="spectrogram",
+                task=TrainPart("mel", max_tokens=32768, max_length=800),
+                train=("vocoder.stages.*",),
+                trainer=Trainer.Config(
+                    100_000,
+                    learning_rate=1e-3,
+                    betas=(0.9, 0.999),
+                    eps=1e-6,
+                    weight_decay=1e-6,
+                    min_lr_ratio=0.01,
+                    eval_every=5000,
+                    save_every=5000,
+                ),
+            ),
+            TrainStage(
+                name="waveform",
+                task=TrainPart("audio", seconds=0.72, batch_size=24),
+                train=("vocoder.vocoder.*",),
+                trainer=Trainer.Config(
+                    580_000,
+                    learning_rate=1e-4,
+                    betas=(0.9, 0.999),
+                    weight_decay=0.0,
+                    schedule="constant",
                     precision="bf16",
                     eval_every=5000,
                     save_every=5000,

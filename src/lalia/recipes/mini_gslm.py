@@ -6,9 +6,8 @@ from lalia.nn.discriminators import MultiPeriod, MultiResolution
 from lalia.nn.spectral import LogMel
 from lalia.recipe import Recipe, Stream
 from lalia.tokenizers import SSLUnits
-from lalia.training import Trainer
+from lalia.training import PredictTokens, Trainer, TrainStage, TrainVocoder
 from lalia.training.objectives.gan import VocoderGAN
-from lalia.training.stages import PredictTokens, TrainStage, TrainVocoder
 from lalia.vocoders import UnitVocos
 
 VOICES = ("af_heart", "am_michael", "bf_emma", "am_fenrir", "bm_george", "af_bella", "am_puck", "af_nicole")
@@ -28,7 +27,7 @@ def mini_gslm() -> Recipe:
             "ulm": SpeechLM.Config(
                 layout=Flat("units"),
                 inputs={"units": Lookup()},
-                backbone=Transformer.Config(num_layers=6, num_heads=5, dim=320, ffn_dim=896, dropout=0.1),
+                backbone=Transformer.Config(num_layers=6, num_heads=5, dim=320, ffn_dim=896),
                 heads={"units": Linear.Config(tied=True)},
                 sampler=Sampler(Sampling(temperature=0.8, top_p=0.95)),
             )
@@ -39,16 +38,16 @@ def mini_gslm() -> Recipe:
         stages=(
             TrainStage(
                 name="pretrain",
-                task=PredictTokens(max_tokens=8192),
+                task=PredictTokens(max_tokens=6144),
                 train=("lms.*",),
                 trainer=Trainer.Config(
-                    4000,
+                    700,
                     learning_rate=1e-3,
-                    warmup_steps=200,
+                    warmup_steps=50,
                     weight_decay=0.1,
                     precision="bf16",
-                    eval_every=250,
-                    save_every=250,
+                    eval_every=100,
+                    save_every=100,
                 ),
             ),
             TrainStage(
@@ -56,7 +55,7 @@ def mini_gslm() -> Recipe:
                 task=TrainVocoder(
                     VocoderGAN.Config(
                         mel=LogMel.Config(16000, n_fft=1024, hop=160),
-                        warmup_steps=2500,
+                        warmup_steps=1500,
                         stft_weight=1.0,
                         judged_frames=25,
                         discriminators=(
@@ -70,8 +69,8 @@ def mini_gslm() -> Recipe:
                 ),
                 train=("vocoder.*",),
                 trainer=Trainer.Config(
-                    6000,
-                    learning_rate=8e-4,
+                    3200,
+                    learning_rate=5e-4,
                     betas=(0.8, 0.99),
                     warmup_steps=200,
                     max_grad_norm=10.0,

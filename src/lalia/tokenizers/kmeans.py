@@ -1,9 +1,13 @@
-"""k-means over more features than fit in memory, reproducible to the bit.
+"""k-means over more features than fit in memory, reproducibly.
 
 One pass of mini-batch updates (Sculley 2010) finds the region, then full passes of Lloyd's algorithm
 that keep only sums settle it. Starting centres are k-means++ (Arthur & Vassilvitskii 2007) on a sample.
+
+The same features in the same batches give the same bits, run after run, on one machine with one number of
+threads. Another split into batches rounds sums elsewhere, and also moves the mini-batch pass.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -31,6 +35,7 @@ def fit_kmeans(
     passes: int = 10,
     seed: int = 0,
     tolerance: float = 1e-4,
+    initial: Tensor | None = None,
     report: Callable[[int, float], None] | None = None,
 ) -> Tensor:
     """Centroids [K, D] of the features that ``batches()`` yields.
@@ -38,12 +43,20 @@ def fit_kmeans(
     :param batches: called once for each pass; yields [n, D] in the same order each time.
     :param clusters: K.
     :param passes: most Lloyd passes; they stop when the mean squared distance falls by less than ``tolerance``.
-    :param report: called after each pass with its number and the mean squared distance.
-    :raises DataError: fewer features than clusters.
+    :param seed: of the starting centres.
+    :param initial: start Lloyd's passes from these centroids [K, D] instead.
+    :param report: called after each pass with its number and the mean squared distance before it.
+    :raises DataError: fewer features, or fewer different ones, than clusters, or features that are not finite.
     """
-    generator = torch.Generator().manual_seed(seed)
-    centroids = _plus_plus(_reservoir(batches(), _SAMPLE_PER_CLUSTER * clusters, generator), clusters, generator)
-    centroids = _mini_batch(batches(), centroids)
+    if clusters < 1:
+        raise DataError(f"{clusters} clusters were asked for. Ask for at least 1.")
+    if initial is None:
+        generator = torch.Generator().manual_seed(seed)
+        sample = _reservoir(batches(), _SAMPLE_PER_CLUSTER * clusters, generator)
+        centroids = _mini_batch(batches(), _plus_plus(sample, clusters, generator))
+    else:
+        assert initial.shape[0] == clusters
+        centroids = initial.clone()
     previous = float("inf")
     for number in range(passes):
         sums, counts = torch.zeros_like(centroids, dtype=torch.float64), torch.zeros(clusters, dtype=torch.float64)
@@ -55,7 +68,9 @@ def fit_kmeans(
             counts += torch.bincount(near, minlength=clusters)
             error += float(distance.double().sum())
             farthest.add(x, distance)
-        mean = error / float(counts.sum())
+        mean = error / max(float(counts.sum()), 1.0)
+        if not math.isfinite(mean):
+            raise DataError("The features to cluster contain NaN or infinite values. Check the encoder's weights.")
         centroids = (sums / counts.clamp(min=1)[:, None]).float()
         empty = (counts == 0).nonzero()[:, 0]
         # A centre that nothing is near moves to where the error is largest.
@@ -104,6 +119,8 @@ def _plus_plus(points: Tensor, clusters: int, generator: torch.Generator) -> Ten
     for _ in range(1, clusters):
         p = distance.double().clamp(min=0)
         total = float(p.sum())
+        if math.isnan(total):
+            raise DataError("The features to cluster contain NaN. Check the encoder's weights.")
         if total <= 0:
             raise DataError(f"The features have only {len(chosen)} different values. Use at most so many clusters.")
         u = torch.rand(1, generator=generator, dtype=torch.float64) * total

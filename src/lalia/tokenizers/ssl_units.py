@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio
 from lalia.config import Configurable
-from lalia.encoders import SpeechEncoder, Windows
-from lalia.encoders.windows import WindowState
-from lalia.errors import ConfigError, DataError
+from lalia.encoders import SpeechEncoder, Windows, WindowState
+from lalia.errors import ConfigError, DataError, OutputError
 from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
@@ -60,8 +59,14 @@ class SSLUnits(Configurable, nn.Module):
         pretrained: bool = True
         architecture: Mapping[str, Any] | None = None
 
+        def __post_init__(self) -> None:
+            if self.clusters < 2:
+                raise ConfigError(f"SSLUnits has {self.clusters} clusters. Give at least 2.")
+            if self.pool < 1:
+                raise ConfigError(f"SSLUnits averages {self.pool} frames. Give pool at least 1.")
+
         def tiny(self) -> "SSLUnits.Config":
-            """A random encoder of HuBERT's shape: its units are stable, but mean nothing."""
+            """A random encoder of HuBERT's shape: its units are the same each time, but mean nothing."""
             architecture = {
                 "model_type": "hubert",
                 "hidden_size": 32,
@@ -84,9 +89,12 @@ class SSLUnits(Configurable, nn.Module):
         @property
         def spec(self) -> StreamSpec:
             """What the stream holds, known without building anything."""
-            if self.clusters < 2:
-                raise ConfigError(f"SSLUnits has {self.clusters} clusters. Give at least 2.")
             return StreamSpec(kind=Discrete(self.clusters), frame_rate=50 / self.pool, deduplicated=self.deduplicate)
+
+        @property
+        def sample_rate(self) -> int:
+            """Of the sound that it reads, in Hz; a tokenizer of text has none."""
+            return self.encoder_config.sample_rate
 
         @property
         def encoder_config(self) -> SpeechEncoder.Config:
@@ -99,11 +107,20 @@ class SSLUnits(Configurable, nn.Module):
                 architecture=self.architecture,
             )
 
+    mean: Tensor
+    scale: Tensor
+    centroids: Tensor
+
     def __init__(self, config: Config, encoder: SpeechEncoder | None = None) -> None:
         """
         :param encoder: one that is built already, so that several quantisers can share it.
+        :raises ConfigError: it is another than the configuration says.
         """
         super().__init__()
+        if encoder is not None and encoder.config != config.encoder_config:
+            raise ConfigError(
+                f"SSLUnits needs {config.encoder_config}, not {encoder.config}. Build that of config.encoder_config."
+            )
         self.config = config
         self.spec = config.spec
         self.encoder: SpeechEncoder = encoder if encoder is not None else config.encoder_config.build()
@@ -129,17 +146,21 @@ class SSLUnits(Configurable, nn.Module):
         return {"mean": self.mean, "scale": self.scale, "centroids": self.centroids}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of ``weights``."""
+        """The inverse of ``weights``.
+
+        :raises ConfigError: they are of another tokenizer; nothing is changed then.
+        """
         for name, buffer in self.weights().items():
             if name not in tensors or tensors[name].shape != buffer.shape:
                 got = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ConfigError(
                     f"The quantiser's {name} should be {tuple(buffer.shape)}, not {got}. It is of another tokenizer."
                 )
+        for name, buffer in self.weights().items():
             buffer.copy_(tensors[name])
         self.__dict__.pop("identity", None)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def fit(
         self,
         recordings: Iterable[Audio],
@@ -151,36 +172,45 @@ class SSLUnits(Configurable, nn.Module):
         """Fit the quantiser on a corpus.
 
         The encoder, which costs nearly everything, runs once; its features wait in a temporary file in half
-        precision (138 MB per hour of speech at 50 Hz and 384 dimensions) for the passes over them.
+        precision (138 MB per hour of speech at 50 Hz and 384 dimensions) for the passes over them. The same recordings
+        in the same order give the same units.
 
-        :param recordings: audio in an order that is the same each time.
+        :param recordings: audio, read once.
         :param passes: most passes of k-means.
         :param report: called after each pass with its number and the mean squared distance.
+        :raises DataError: there is too little speech.
+        :raises OutputError: the folder for temporary files is full.
         """
         with tempfile.TemporaryFile() as file:
-            n, total, square = 0, torch.zeros(self.encoder.dim).double(), torch.zeros(self.encoder.dim).double()
-            for audio in recordings:
-                encoded = self.encoder.encode(audio)
-                for b in range(len(encoded)):
-                    x = encoded.row(b).values[0].half().cpu()
-                    file.write(x.numpy().tobytes())
-                    n, total, square = n + len(x), total + x.double().sum(0), square + x.double().square().sum(0)
-            if n == 0:
-                raise DataError("There is nothing to fit units on. Give recordings with speech in them.")
+            n, mean, scale = self._store(recordings, file)
             if self.config.standardize:
-                mean = total / n
-                self.mean.copy_(mean.float())
-                self.scale.copy_((square / n - mean.square()).clamp(min=1e-10).sqrt().float())
-            file.flush()
+                self.mean.copy_(mean)
+                self.scale.copy_(scale)
             stored = np.memmap(file, np.float16, "r", shape=(n, self.encoder.dim))
+            middle, width = self.mean.cpu(), self.scale.cpu()
 
             def scaled() -> Iterable[Tensor]:
                 for start in range(0, n, _FIT_ROWS):
                     part = torch.from_numpy(stored[start : start + _FIT_ROWS].astype(np.float32))
-                    yield (part - self.mean) / self.scale
+                    yield (part - middle) / width
 
             self.centroids.copy_(fit_kmeans(scaled, self.config.clusters, passes=passes, seed=seed, report=report))
         self.__dict__.pop("identity", None)
+
+    def _store(self, recordings: Iterable[Audio], file: IO[bytes]) -> tuple[int, Tensor, Tensor]:
+        """Write all features [n, D]; n, and the mean and the standard deviation [D] of each."""
+        n = 0
+        total, square = (torch.zeros(self.encoder.dim, dtype=torch.float64) for _ in range(2))
+        for audio in recordings:
+            for pieces in self.encoder.pieces(audio, each=_half):
+                for x in pieces:
+                    _append(file, x)
+                    wide = x.double()
+                    n, total, square = n + len(x), total + wide.sum(0), square + wide.square().sum(0)
+        if n == 0:
+            raise DataError("There is nothing to fit units on. Give recordings with speech in them.")
+        mean = total / n
+        return n, mean.float(), (square / n - mean.square()).clamp(min=1e-10).sqrt().float()
 
     def init_state(self, batch_size: int) -> UnitState:
         """An empty stream for each row."""
@@ -190,21 +220,27 @@ class SSLUnits(Configurable, nn.Module):
             torch.zeros(batch_size, dtype=torch.long),
         )
 
-    @torch.inference_mode()
     def encode(self, audio: Audio, state: UnitState | None = None, *, final: bool = False) -> TokenSequence:
         """
         :param audio: [B, C, N]; channels are averaged.
-        :returns: codes [B, 1, T]; with ``deduplicate`` also durations [B, T] in frames.
+        :param state: where a stream stands, updated in place; None for whole recordings.
+        :param final: no more audio follows.
+        :returns: codes [B, 1, T]; with ``deduplicate`` also durations [B, T] in frames. A run that may go on is held
+            back until it is over.
         """
-        features = self.encoder.encode(audio, None if state is None else state.encoder, final=final)
-        b, t, d = features.values.shape
-        codes = assign(((features.values - self.mean) / self.scale).reshape(b * t, d), self.centroids).reshape(b, 1, t)
-        tokens = TokenSequence(codes.cpu(), features.lengths)
-        if not self.config.deduplicate:
-            return tokens
-        if state is None:
-            return tokens.deduplicate()
-        return pad_batch([self._runs(tokens.row(i), state, i, final) for i in range(b)])
+        pieces = self.encoder.pieces(audio, None if state is None else state.encoder, final=final, each=self._quantize)
+        rows = []
+        for b, codes in enumerate(pieces):
+            row = torch.cat([torch.zeros(0, dtype=torch.long), *codes])
+            tokens = TokenSequence(row[None, None], torch.tensor([len(row)]))
+            if self.config.deduplicate:
+                tokens = tokens.deduplicate() if state is None else self._runs(tokens, state, b, final)
+            rows.append(tokens)
+        return pad_batch(rows)
+
+    def _quantize(self, features: Tensor) -> Tensor:
+        """Codes [t] of the features [t, D] of one window: always of a whole one, so that rounding is the same too."""
+        return assign((features - self.mean) / self.scale, self.centroids).cpu()
 
     @staticmethod
     def _runs(row: TokenSequence, state: UnitState, b: int, final: bool) -> TokenSequence:
@@ -220,3 +256,18 @@ class SSLUnits(Configurable, nn.Module):
             state.code[b], state.frames[b] = codes[-1], counts[-1]
             codes, counts = codes[:-1], counts[:-1]
         return TokenSequence(codes[None, None], torch.tensor([len(codes)]), counts[None])
+
+
+def _half(features: Tensor) -> Tensor:
+    """For keeping: what half precision cannot hold is cut off at its end."""
+    return features.clamp(-65504, 65504).half().cpu()
+
+
+def _append(file: IO[bytes], features: Tensor) -> None:
+    try:
+        file.write(features.numpy().tobytes())
+        file.flush()
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()} has no room for features ({error.strerror}). Point TMPDIR to a larger disk."
+        ) from None

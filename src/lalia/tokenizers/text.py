@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from lalia.errors import ConfigError, WeightsError
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
 
 __all__ = ["Text", "TextDecoder"]
+
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What a sequence of bytes that is no whole character decodes to."""
 
 
 class Text(Configurable):
@@ -43,33 +47,41 @@ class Text(Configurable):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer; read from disk at the first use."""
+        """The Hugging Face tokenizer; read from disk at the first use.
+
+        :raises WeightsError: there is none by that name.
+        :raises ConfigError: it has more tokens than ``vocabulary_size``.
+        """
         from transformers import AutoTokenizer
 
+        name = self.config.name
+        # A folder need not hold a model too.
+        path = Path(name).expanduser() if Path(name).expanduser().is_dir() else fetch(name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(fetch(self.config.name))
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise WeightsError(f"{self.config.name!r} has no tokenizer ({reason}). Name another.") from None
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except Exception as error:  # noqa: BLE001  what a damaged file can raise is not part of any interface
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise WeightsError(f"{name!r} has no tokenizer that can be read ({reason}). Name another.") from None
         if len(tokenizer) > self.config.vocabulary_size:
             raise ConfigError(
-                f"{self.config.name!r} has {len(tokenizer)} tokens, but vocabulary_size is "
-                f"{self.config.vocabulary_size}. Raise it."
+                f"{name!r} has {len(tokenizer)} tokens, but vocabulary_size is {self.config.vocabulary_size}. Raise it."
             )
         return tokenizer
 
-    def encode(self, text: str | Sequence[str]) -> TokenSequence:
-        """Ids without special tokens: the stream's end is the layout's to add."""
+    def encode(self, text: str | Sequence[str], *, special: bool = False) -> TokenSequence:
+        """Ids of one text or of several; nothing is added, for the stream's end is the layout's to add.
+
+        :param special: read names of special tokens (``<|endoftext|>``) as these, in a template for instance. In what
+            a user says they are letters like any other.
+        """
         texts = [text] if isinstance(text, str) else list(text)
-        rows = [torch.tensor(self.tokenizer.encode(t, add_special_tokens=False), dtype=torch.long) for t in texts]
+        options = {"add_special_tokens": False, "split_special_tokens": not special}
+        rows = [torch.tensor(self.tokenizer.encode(t, **options), dtype=torch.long) for t in texts]
         return pad_batch([TokenSequence(r[None, None], torch.tensor([len(r)])) for r in rows])
 
     def decode(self, tokens: TokenSequence) -> list[str]:
-        """The text of each row."""
-        return [
-            self.tokenizer.decode(tokens.row(b).values[0, 0].tolist(), skip_special_tokens=True)
-            for b in range(len(tokens))
-        ]
+        """The text of each row, without special tokens."""
+        return [_decode(self.tokenizer, tokens.row(b).values[0, 0].tolist()) for b in range(len(tokens))]
 
     def stream(self) -> "TextDecoder":
         """Decodes tokens as they come."""
@@ -77,20 +89,38 @@ class Text(Configurable):
 
 
 class TextDecoder:
-    """Ids one after another to text, holding back what is not a whole character yet."""
+    """Ids one after another to text, holding back what is not a whole character yet.
+
+    The pieces together are what ``Text.decode`` gives for all ids. Each takes the same time, however long the text.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
+        """Those of the last piece, without which the next would be decoded as the beginning of a text, and the new."""
+        self._old = 0
+        """How many of them are of the last piece."""
         self._given = ""
+        """What was given of the new ones already."""
 
     def push(self, ids: Sequence[int], *, final: bool = False) -> str:
-        """The text that these ids complete."""
+        """The text that these ids complete.
+
+        :param final: no more follow: give what is held back, too.
+        """
         self._ids += ids
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        # An unfinished byte sequence decodes to U+FFFD; the rest of the character may come yet.
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and not final:
-            return ""
-        new = text[len(self._given) :]
-        self._given = text
+        before = _decode(self._tokenizer, self._ids[: self._old])
+        text = _decode(self._tokenizer, self._ids)[len(before) :]
+        whole = text if final else text.rstrip(_UNFINISHED)
+        new, self._given = whole[len(self._given) :], whole
+        if not text:
+            # Special tokens, of which a pause may have thousands.
+            del self._ids[self._old :]
+        elif whole == text:
+            self._ids, self._old, self._given = self._ids[self._old :], len(self._ids) - self._old, ""
         return new
+
+
+def _decode(tokenizer: Any, ids: list[int]) -> str:
+    # Cleaning up would change what was given already when a comma follows it.
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

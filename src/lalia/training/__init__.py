@@ -2,5 +2,16 @@
 
 from lalia.training.loop import Progress, Trainer
 from lalia.training.protocols import Batches, Objective
+from lalia.training.stages import PredictTokens, Task, TrainPart, TrainStage, TrainVocoder
 
-__all__ = ["Batches", "Objective", "Progress", "Trainer"]
+__all__ = [
+    "Batches",
+    "Objective",
+    "PredictTokens",
+    "Progress",
+    "Task",
+    "TrainPart",
+    "TrainStage",
+    "TrainVocoder",
+    "Trainer",
+]

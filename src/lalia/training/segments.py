@@ -1,25 +1,21 @@
 """Batches of short segments of sound with the codes that belong to them, for training vocoders and codecs."""
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lalia.audio import Audio
-from lalia.data import Manifest, TokenDataset
 from lalia.data.batching import random_order, random_uniform
-from lalia.errors import ConfigError, DataError
+from lalia.errors import DataError
 from lalia.streams import Streams, TokenSequence
+from lalia.training.recordings import Recorded, Sounds, voice_of
 
 __all__ = ["Segment", "SegmentBatches"]
-
-_CACHE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -36,23 +32,20 @@ class SegmentBatches:
     Each micro-batch is ``{"streams": Streams, "audio": Audio, "speaker": Tensor [B], "seconds": float}``, with
     one code per frame.
 
-    :param dataset: token shards.
-    :param manifest: where the sound of each of its utterances is.
+    :param recorded: token shards and their sound.
     :param stream: the stream of codes; its durations say which samples a code covers.
     :param sample_rate: of the sound, in Hz; a multiple of the frame rate.
     :param frames: length of a segment.
     :param batch_size: segments per global batch; every rank takes its share.
     :param micro_batch_size: most segments at once.
-    :param voices: names of speakers, in the order of the vocoder's voices; with none, everyone is voice 0.
-    :param num_voices: voices of the vocoder. Speakers that are not named share those past the named ones, each
-        by a hash of the name; where there are none past them, they are left out.
+    :param voices: names of speakers, and ``num_voices`` of the vocoder: see ``voice_of``. Who has no voice is
+        left out.
     :raises DataError: nothing is long enough.
     """
 
     def __init__(
         self,
-        dataset: TokenDataset,
-        manifest: Manifest,
+        recorded: Recorded,
         stream: str,
         *,
         sample_rate: int,
@@ -65,36 +58,30 @@ class SegmentBatches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        spec = dataset.specs[stream]
+        spec = recorded.tokens.specs[stream]
         if spec.frame_rate is None or sample_rate % spec.frame_rate:
             raise DataError(
                 f"Stream {stream!r} at {spec.frame_rate} Hz does not divide sound at {sample_rate} Hz. "
                 "Choose another sample rate."
             )
-        self.dataset, self.stream, self.sample_rate, self.frames = dataset, stream, sample_rate, frames
+        self.recorded, self.stream, self.sample_rate, self.frames = recorded, stream, sample_rate, frames
         self.hop = int(sample_rate / spec.frame_rate)
         self.batch_size, self.micro = batch_size, micro_batch_size or batch_size
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = self.position = 0
-        if len(voices) > num_voices:
-            raise ConfigError(f"{len(voices)} voices are named, but the vocoder has {num_voices}. Name fewer.")
-        self._utterances = {u.id: u for u in manifest}
-        ids, speakers = dataset.ids, dataset.speakers
-        self._speaker = [_voice(s, voices, num_voices) for s in speakers]
-        lengths = np.floor(np.asarray(dataset.seconds) * spec.frame_rate).astype(int)
+        self.sounds = Sounds(recorded, sample_rate)
+        self._voice = [voice_of(s, voices, num_voices) for s in recorded.speakers]
+        self._lengths = np.floor(np.asarray(recorded.tokens.seconds) * spec.frame_rate).astype(int)
         self._rows = [
             i
-            for i, name in enumerate(ids)
-            if lengths[i] >= frames and name in self._utterances and self._speaker[i] is not None
+            for i, u in enumerate(recorded.utterances)
+            if self._lengths[i] >= frames and u is not None and self._voice[i] is not None
         ]
-        self._lengths, self._ids = lengths, ids
         if not self._rows:
             raise DataError(
-                f"None of the {len(ids)} utterances has {frames} frames and its recording. Use shorter segments."
+                f"None of the {len(recorded)} utterances has {frames} frames, its recording and a voice. "
+                "Use shorter segments, or keep manifest.jsonl beside the shards."
             )
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[int, Tensor] = OrderedDict()
-        self._cached = 0
 
     def __iter__(self) -> Iterator[list[Any]]:
         segments = self._segments(self.epoch)
@@ -107,10 +94,20 @@ class SegmentBatches:
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "position": self.position, "plan": self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
+        if state.get("plan", self._fingerprint) != self._fingerprint:
+            raise DataError(
+                "The saved position belongs to other data or batch options. Resume with those of the first run."
+            )
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """What tells these batches from any others."""
+        facts = (self._rows, self._lengths.tolist(), self._voice, self.frames, self.batch_size, self.seed)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def _segments(self, epoch: int) -> list[Segment]:
         found = []
@@ -125,48 +122,20 @@ class SegmentBatches:
         """The segments as one batch."""
         codes, samples = [], []
         for s in segments:
-            row = self.dataset[s.row].streams[self.stream].expand()
+            row = self.recorded.tokens[s.row].streams[self.stream].expand()
             codes.append(row.values[:, :, s.start : s.start + self.frames])
-            samples.append(self._sound(s.row, s.start))
+            piece = self.sounds.get(s.row, s.start * self.hop, (s.start + self.frames) * self.hop)
+            samples.append(torch.nn.functional.pad(piece, (0, self.frames * self.hop - len(piece))))
         short = next((s for s, c in zip(segments, codes, strict=True) if c.shape[2] < self.frames), None)
         if short is not None:
             raise DataError(
-                f"Utterance {self._ids[short.row]!r} has fewer codes than its length says. Tokenize the corpus again."
+                f"Utterance {self.recorded.tokens[short.row].id!r} has fewer codes than its length says. "
+                "Tokenize the corpus again."
             )
         streams: Streams = {self.stream: TokenSequence(torch.cat(codes), torch.full((len(codes),), self.frames))}
         return {
             "streams": streams,
             "audio": Audio(torch.stack(samples)[:, None], self.sample_rate),
-            "speaker": torch.tensor([self._speaker[s.row] for s in segments], dtype=torch.long),
+            "speaker": torch.tensor([self._voice[s.row] for s in segments], dtype=torch.long),
             "seconds": len(segments) * self.frames * self.hop / self.sample_rate,
         }
-
-    def _sound(self, row: int, start: int) -> Tensor:
-        with self._lock:
-            held = self._cache.get(row)
-            if held is not None:
-                self._cache.move_to_end(row)
-        if held is None:
-            audio = self._utterances[self._ids[row]].load(sample_rate=self.sample_rate).mono()
-            # Sixteen bits: what the files have, and half the memory.
-            held = (audio.samples[0, 0].clamp(-1, 1) * 32767).round().to(torch.int16)
-            with self._lock:
-                self._cache[row] = held
-                self._cached += held.numel() * 2
-                while self._cached > _CACHE_BYTES and len(self._cache) > 1:
-                    self._cached -= self._cache.popitem(last=False)[1].numel() * 2
-        n = self.frames * self.hop
-        piece = held[start * self.hop : start * self.hop + n].float() / 32767
-        return torch.nn.functional.pad(piece, (0, n - len(piece)))
-
-
-def _voice(speaker: str | None, voices: Sequence[str], num_voices: int) -> int | None:
-    if not voices:
-        return 0
-    if speaker in voices:
-        return voices.index(speaker)
-    spare = num_voices - len(voices)
-    if not spare:
-        return None
-    place = int.from_bytes(hashlib.sha256((speaker or "").encode()).digest()[:8], "big")
-    return len(voices) + place % spare

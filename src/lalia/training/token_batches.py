@@ -81,9 +81,10 @@ class TokenBatches:
         for row in rows:
             item = self.dataset[row.index]
             whole = int(self.lengths[row.index])
+            streams: Streams = {s: item.streams[s] for s in self.streams}
             if self._crops and row.stop - row.start < whole:
-                streams: Streams = {s: t.cut(row.start, row.stop) for s, t in item.streams.items()}
-                item = replace(item, streams=streams)
+                streams = {s: t.cut(row.start, row.stop) for s, t in streams.items()}
+            item = replace(item, streams=streams)
             cut.append(row.stop < whole)
             seconds += float(self.seconds[row.index]) * (row.stop - row.start) / max(whole, 1)
             items.append(item)

@@ -1,6 +1,6 @@
 """Vocoders: streams to audio."""
 
-from lalia.vocoders.base import Stage, Vocoder
+from lalia.vocoders.base import LearnsAlone, Stage, Vocoder
 from lalia.vocoders.chain import Chain
 from lalia.vocoders.griffin_lim import GriffinLim
 from lalia.vocoders.tacotron2 import Tacotron2
@@ -12,6 +12,7 @@ from lalia.vocoders.waveglow import WaveGlow
 __all__ = [
     "Chain",
     "GriffinLim",
+    "LearnsAlone",
     "Stage",
     "Tacotron2",
     "UnitHifiGan",

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from lalia.streaming import State
 from lalia.streams import Streams, StreamSpec, TokenSequence
 
 __all__ = [
+    "LearnsAlone",
     "Stage",
     "Vocoder",
     "check_codes",
@@ -70,16 +72,21 @@ class Stage(Configurable, nn.Module, ABC):
     """What turns streams into streams on their way to a vocoder; ``config.build(specs)`` makes one.
 
     :param stream: the stream that is read.
+    :param makes: the name of the stream that is made.
     """
 
     @dataclass(frozen=True)
     class Config(Configurable.Config):
         stream: str
+        _: KW_ONLY
+        makes: str = "mel"
 
     reads: tuple[str, ...]
     """The streams that ``convert`` needs."""
     makes: dict[str, StreamSpec]
     """The streams that it makes."""
+    sample_rate: int
+    """Of the audio that ``analyse`` takes, in Hz."""
     num_speakers: int = 1
     """Voices to choose from."""
 
@@ -97,6 +104,34 @@ class Stage(Configurable, nn.Module, ABC):
         speaker: int | Tensor | None = None,
     ) -> Streams:
         """The streams made of these; parameters as for ``Vocoder.decode``."""
+
+    @abstractmethod
+    def analyse(self, audio: Audio) -> Streams:
+        """The streams of ``makes`` as a recording has them: what this part learns to make, and the next to read."""
+
+
+@runtime_checkable
+class LearnsAlone(Protocol):
+    """A part of a vocoder that has losses of its own, and so is trained without the other parts."""
+
+    sample_rate: int
+    """Of the audio that it learns from, in Hz."""
+    num_speakers: int
+    terms: tuple[str, ...]
+    """The names of its losses."""
+
+    def counts(self, streams: Streams, audio: Audio) -> dict[str, float]:
+        """What to divide each loss by."""
+        ...
+
+    def losses(self, streams: Streams, audio: Audio, speaker: Tensor | None = None) -> dict[str, Tensor]:
+        """The sums of its losses.
+
+        :param streams: what it reads and what it makes, as ``Stage.analyse`` gives it.
+        :param audio: the recording, [B, 1, N].
+        :param speaker: voices [B].
+        """
+        ...
 
 
 def find_spec(specs: Mapping[str, StreamSpec], stream: str, vocoder: str) -> StreamSpec:

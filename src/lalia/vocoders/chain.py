@@ -39,6 +39,11 @@ class Chain(Vocoder):
             """What the first part reads."""
             return self.stages[0].stream
 
+        @property
+        def makes(self) -> tuple[str, ...]:
+            """What its parts make, in order."""
+            return (*(stage.makes for stage in self.stages), "audio")
+
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         self.config = config
@@ -67,6 +72,23 @@ class Chain(Vocoder):
     @property
     def _stages(self) -> list[Stage]:
         return [stage for stage in self.stages if isinstance(stage, Stage)]
+
+    def part(self, makes: str) -> nn.Module:
+        """The part that makes a stream, or ``audio``.
+
+        :raises ConfigError: there is none.
+        """
+        if makes == "audio":
+            return self.vocoder
+        for stage in self._stages:
+            if makes in stage.makes:
+                return stage
+        raise ConfigError(f"No part of the vocoder makes {makes!r}. Name one of {', '.join(self.config.makes)}.")
+
+    def stages_until(self, part: nn.Module) -> list[Stage]:
+        """The stages before a part, and the part itself where it is one."""
+        stages = self._stages
+        return stages[: stages.index(part) + 1] if part in stages else stages
 
     @torch.no_grad()
     def decode(

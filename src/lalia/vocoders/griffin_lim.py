@@ -1,7 +1,7 @@
 """GriffinLim: audio from units or mel spectra by signal processing alone; the floor of every comparison."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from lalia.vocoders.base import Vocoder, check_codes, check_features, check_spea
 from lalia.vocoders.whole import WholeState, collect, init_whole
 
 __all__ = ["GriffinLim", "griffin_lim"]
+
+_BLOCK, _OVERLAP = 6000, 20
+"""In spectra."""
 
 
 def griffin_lim(
@@ -47,8 +50,9 @@ def _direction(spectrum: Tensor) -> Tensor:
 class GriffinLim(Vocoder):
     """A mel spectrum per unit (or given), its linear spectrum by the pseudo-inverse, and phases by Griffin-Lim.
 
-    For units, ``fit`` learns the mean log-mel spectrum of each. The phases of a frame depend on the whole
-    recording, so with a state everything is returned at the end.
+    For units, ``fit`` learns the mean log-mel spectrum of each, and of a stream without repeats also how long it
+    lasts on average. The phases of a frame depend on the whole recording, so with a state everything is returned
+    at the end.
 
     :param stream: units, or log-mel features as ``LogMel`` makes them (of ``bins`` bands).
     :param sample_rate: in Hz.
@@ -72,8 +76,12 @@ class GriffinLim(Vocoder):
         momentum: float = 0.99
         seed: int = 0
 
+        def tiny(self) -> "GriffinLim.Config":
+            return replace(self, iterations=min(self.iterations, 8))
+
     table: Tensor
     count: Tensor
+    runs: Tensor
     inverse: Tensor
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
@@ -86,14 +94,15 @@ class GriffinLim(Vocoder):
         self.step = hop_of(config.sample_rate, spec.frame_rate, "GriffinLim", config.upsample)
         self.hop = self.step * config.upsample
         if isinstance(spec.kind, Discrete):
-            if spec.kind.num_codebooks > 1 or spec.deduplicated:
+            if spec.kind.num_codebooks > 1:
                 raise ConfigError(
-                    f"GriffinLim reads one codebook, one code per frame, and {config.stream!r} has "
-                    f"{spec.kind.num_codebooks} codebooks{' without repeats' if spec.deduplicated else ''}. "
+                    f"GriffinLim reads one codebook, and {config.stream!r} has {spec.kind.num_codebooks}. "
                     "Use a vocoder that is trained."
                 )
             self.register_buffer("table", torch.zeros(spec.kind.codebook_size, config.upsample, config.bins))
             self.register_buffer("count", torch.zeros(spec.kind.codebook_size))
+            if spec.deduplicated:
+                self.register_buffer("runs", torch.zeros(spec.kind.codebook_size))
         elif spec.kind.dim != config.bins or config.upsample != 1:
             raise ConfigError(
                 f"GriffinLim reads {config.bins} mel bands and {config.stream!r} has {spec.kind.dim}. "
@@ -122,6 +131,9 @@ class GriffinLim(Vocoder):
                 sums = torch.zeros_like(self.table).index_add_(0, codes[:frames], mel)
                 seen = torch.bincount(codes[:frames], minlength=len(self.count)).to(self.count)
                 self.count += seen
+                if self.spec.deduplicated:
+                    starts = torch.unique_consecutive(codes[:frames])
+                    self.runs += torch.bincount(starts, minlength=len(self.count)).to(self.runs)
                 # A running mean keeps its precision over any amount of speech.
                 change = (sums - seen[:, None, None] * self.table) / self.count.clamp(min=1)[:, None, None]
                 self.table += change
@@ -133,8 +145,38 @@ class GriffinLim(Vocoder):
         table = torch.where(self.count[:, None, None] > 0, self.table, average)
         return table[units].flatten(-3, -2)
 
+    @torch.no_grad()
+    def predict_durations(self, units: TokenSequence) -> Tensor:
+        """Frames [B, T] that each of the units [B, 1, T] lasts on average; zero behind a row's end."""
+        check_codes(units, self.stream, 1, len(self.count))
+        average = self.count.sum() / self.runs.sum().clamp(min=1)
+        frames = torch.where(self.runs > 0, self.count / self.runs.clamp(min=1), average).round().clamp(min=1).long()
+        there = torch.arange(units.num_tokens, device=units.lengths.device) < units.lengths[:, None]
+        return frames[units.values[:, 0]] * there
+
+    def _expand(self, tokens: TokenSequence) -> TokenSequence:
+        """One code or spectrum per frame."""
+        if self.spec.deduplicated and tokens.durations is None:
+            tokens = TokenSequence(tokens.values, tokens.lengths, self.predict_durations(tokens))
+        return tokens.expand()
+
     def synthesize(self, mel: Tensor) -> Tensor:
         """Log-mel spectra [T, bins] to samples [T * step]."""
+        if len(mel) <= _BLOCK + _OVERLAP:
+            return self._invert(mel)
+        # What is long is made in blocks that fade into one another, in memory that does not grow with it.
+        made = mel.new_zeros(len(mel) * self.step, dtype=torch.float32)
+        fade = torch.linspace(0, 1, _OVERLAP * self.step, device=mel.device)
+        for start in range(0, len(mel), _BLOCK):
+            first = max(start - _OVERLAP, 0)
+            block = self._invert(mel[first : start + _BLOCK])
+            if first < start:
+                before = made[first * self.step : start * self.step]
+                block[: len(fade)] = fade * block[: len(fade)] + (1 - fade) * before
+            made[first * self.step : first * self.step + len(block)] = block
+        return made
+
+    def _invert(self, mel: Tensor) -> Tensor:
         size = (self.inverse @ mel.T.float().exp()).clamp(min=1e-5)
         c = self.config
         return griffin_lim(size, self.step, self.mel.window, iterations=c.iterations, momentum=c.momentum, seed=c.seed)
@@ -160,9 +202,8 @@ class GriffinLim(Vocoder):
             check_codes(tokens, self.stream, 1, self.spec.kind.codebook_size)
         else:
             check_features(tokens, self.stream, self.config.bins)
-        whole: TokenSequence | None = tokens.expand()
-        if state is not None:
-            whole = collect(tokens.expand(), state, final=final)
+        frames = self._expand(tokens)
+        whole = frames if state is None else collect(frames, state, final=final)
         if whole is None:
             return Audio(self.inverse.new_zeros(len(tokens), 1, 0), self.sample_rate, torch.zeros_like(tokens.lengths))
         rows = []

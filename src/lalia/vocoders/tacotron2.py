@@ -1,7 +1,8 @@
 """Tacotron2: units to mel frames with attention; the first half of GSLM's synthesis."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -9,15 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.nn.spectral import LogMel
 from lalia.streaming import State
-from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence
+from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence, pad_batch
 from lalia.vocoders.attention_decoder import AttentionDecoder
 from lalia.vocoders.base import Stage, check_codes, check_speaker, find_spec, find_stream, speakers
 from lalia.vocoders.whole import WholeState, collect, init_whole
 
 __all__ = ["Tacotron2"]
+
+_PIECES_AT_ONCE = 16
 
 _LJSPEECH = LogMel.Config(22050, n_fft=1024, hop=256, bins=80, fmax=8000.0)
 
@@ -52,18 +56,20 @@ class Tacotron2(Stage):
     with a state, everything is made at the end.
 
     :param stream: the stream of units.
-    :param makes: the name of the mel stream that is made.
     :param mel: what its frames are; the defaults are those of the public LJSpeech models.
     :param dim: of the unit embeddings and the encoder.
     :param decoder_dim: of the decoder's LSTMs.
     :param frames_per_unit: a row is ended at this many frames for each of its units, if it does not end itself.
+    :param max_units: more than these are made piece by piece: attention keeps its way over as much as it was
+        trained on, a sentence or two.
     :param seed: of the dropout before the decoder, which is on in synthesis too (§2.2).
     """
+
+    terms = ("mel", "postnet", "stop")
 
     @dataclass(frozen=True)
     class Config(Stage.Config):
         _: KW_ONLY
-        makes: str = "mel"
         mel: LogMel.Config = _LJSPEECH
         num_speakers: int = 0
         dim: int = 512
@@ -74,8 +80,23 @@ class Tacotron2(Stage):
         postnet_dim: int = 512
         postnet_layers: int = 5
         frames_per_unit: float = 40.0
+        max_units: int = 400
         stop_threshold: float = 0.5
         seed: int = 0
+
+        def tiny(self) -> "Tacotron2.Config":
+            return replace(
+                self,
+                dim=32,
+                num_layers=1,
+                decoder_dim=64,
+                attention_dim=16,
+                prenet_dim=32,
+                postnet_dim=32,
+                postnet_layers=2,
+                frames_per_unit=4.0,
+                max_units=100,
+            )
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         super().__init__()
@@ -89,6 +110,8 @@ class Tacotron2(Stage):
         bins = config.mel.bins
         self.stream = config.stream
         self.reads = (config.stream,)
+        self.mel = config.mel.build()
+        self.sample_rate = config.mel.sample_rate
         rate = config.mel.sample_rate / config.mel.hop
         self.makes = {config.makes: StreamSpec(kind=Continuous(bins), frame_rate=rate)}
         self.codebook_size = spec.kind.codebook_size
@@ -119,12 +142,23 @@ class Tacotron2(Stage):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def counts(self, streams: Streams) -> dict[str, float]:
+    @torch.no_grad()
+    def analyse(self, audio: Audio) -> Streams:
+        """The mel frames of a recording [B, 1, N] at the rate of ``mel``."""
+        samples, hop = audio.samples[:, 0].to(self.mel.window.device), self.config.mel.hop
+        frames = audio.lengths.to(samples.device) // hop
+        mel = samples.new_zeros(len(audio), int(frames.max()), self.config.mel.bins)
+        for b, n in enumerate(frames.tolist()):
+            # A row at a time: at its end a spectrum sees the reflection of the row, not what it is padded with.
+            mel[b, :n] = self.mel(samples[b, : n * hop]).T
+        return {self.config.makes: TokenSequence(mel, frames)}
+
+    def counts(self, streams: Streams, audio: Audio | None = None) -> dict[str, float]:
         """What to divide each loss by: values of the mel frames, and frames."""
         frames = float(find_stream(streams, self.config.makes).lengths.sum())
         return {"mel": frames * self.config.mel.bins, "postnet": frames * self.config.mel.bins, "stop": frames}
 
-    def losses(self, streams: Streams, speaker: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, streams: Streams, audio: Audio | None = None, speaker: Tensor | None = None) -> dict[str, Tensor]:
         """Sums of the squared error before and after the postnet, and of the stop token's cross-entropy (§2.2).
 
         :param streams: the units and the true mel frames, under the name in ``makes``.
@@ -164,10 +198,31 @@ class Tacotron2(Stage):
         check_speaker(speaker, len(tokens), self.num_speakers)
         whole = tokens if state is None else collect(tokens, state, final=final)
         mel = self.embedding.weight.new_zeros(len(tokens), 0, self.config.mel.bins, dtype=torch.float32)
-        lengths = torch.zeros_like(tokens.lengths)
+        made = TokenSequence(mel, torch.zeros_like(tokens.lengths))
         if whole is not None and int(whole.lengths.max()):
-            mel, lengths = self._synthesize(whole, speakers(speaker, len(whole), whole.values.device))
-        return {self.config.makes: TokenSequence(mel, lengths)}
+            voice = speakers(speaker, len(whole), whole.values.device)
+            longest = int(whole.lengths.max())
+            made = (
+                TokenSequence(*self._synthesize(whole, voice))
+                if longest <= self.config.max_units
+                else pad_batch([self._in_pieces(whole.row(b), voice[b : b + 1]) for b in range(len(whole))])
+            )
+        return {self.config.makes: made}
+
+    def _in_pieces(self, units: TokenSequence, speaker: Tensor) -> TokenSequence:
+        """One row, in pieces of about equal length."""
+        if not units.num_tokens:
+            return TokenSequence(self.embedding.weight.new_zeros(1, 0, self.config.mel.bins), units.lengths)
+        count = math.ceil(units.num_tokens / self.config.max_units)
+        cuts = [units.num_tokens * i // count for i in range(count + 1)]
+        pieces = [units.cut(a, b) for a, b in pairwise(cuts)]
+        made = []
+        for first in range(0, count, _PIECES_AT_ONCE):
+            batch = pad_batch(pieces[first : first + _PIECES_AT_ONCE])
+            mel, lengths = self._synthesize(batch, speaker.expand(len(batch)))
+            made += [mel[b, :n] for b, n in enumerate(lengths.tolist())]
+        joined = torch.cat(made)
+        return TokenSequence(joined[None], units.lengths.new_tensor([len(joined)]))
 
     def _synthesize(self, units: TokenSequence, speaker: Tensor) -> tuple[Tensor, Tensor]:
         # An empty row still passes through the network, as one unit, and is cut away afterwards.

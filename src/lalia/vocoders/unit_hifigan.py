@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,16 @@ class UnitHifiGan(UnitVocoder):
         upsample_kernels: tuple[int, ...] = (11, 8, 8, 4, 4)
         resblock_kernels: tuple[int, ...] = (3, 7, 11)
         dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+
+        def tiny(self) -> "UnitHifiGan.Config":
+            return replace(
+                self,
+                num_speakers=min(self.num_speakers, 4),
+                dim=16,
+                channels=2 * 2 ** len(self.upsample_rates),
+                resblock_kernels=(3,),
+                dilations=((1, 3),),
+            )
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         super().__init__(config, specs, dim=config.dim, duration_dim=config.dim)

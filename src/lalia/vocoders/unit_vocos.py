@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,9 @@ class UnitVocos(UnitVocoder):
         kernel_size: int = 7
         lookahead: int | None = None
         overlap: int = 4
+
+        def tiny(self) -> "UnitVocos.Config":
+            return replace(self, num_speakers=min(self.num_speakers, 4), dim=48, ffn_dim=96, num_layers=2)
 
     window: Tensor
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError
-from lalia.nn.fir import Field, FirState, init_fir, run_fir
+from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
 from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
 from lalia.vocoders.base import Vocoder, check_codes, check_speaker, find_spec, find_stream, hop_of, speakers
+from lalia.vocoders.blocks import run_blocks
 from lalia.vocoders.durations import DurationPredictor, interior_durations
 
 __all__ = ["UnitVocoder", "UnitVocoderState"]
@@ -118,7 +119,7 @@ class UnitVocoder(Vocoder):
         check_codes(units, self.stream, self.num_codebooks, self.codebook_size)
         codes = units.values.transpose(1, 2)
         frames = codes.new_zeros(codes.shape[:2])
-        timed, _ = run_fir(self._timed, self._token_field, codes, units.lengths)
+        timed, _ = run_blocks(self._timed, self._token_field, codes, units.lengths)
         if timed.ndim == 3:  # otherwise all rows are empty
             frames[:, : timed.shape[1]] = timed[..., 1]
         return frames
@@ -140,7 +141,7 @@ class UnitVocoder(Vocoder):
         if not self.spec.deduplicated:
             return tokens
         assert self.durations is not None
-        timed, lengths = run_fir(
+        timed, lengths = run_blocks(
             self._timed, self._token_field, tokens.values.transpose(1, 2), tokens.lengths, state, final=final
         )
         if timed.ndim == 2:  # nothing is certain yet
@@ -176,7 +177,7 @@ class UnitVocoder(Vocoder):
         check_speaker(speaker, len(tokens), self.num_speakers)
         voices = speakers(speaker, len(tokens), tokens.values.device)
         units = self._expand(tokens, state.tokens if state else None, final)
-        samples, lengths = run_fir(
+        samples, lengths = run_blocks(
             lambda frames, rows: self(frames.transpose(1, 2), voices[rows]),
             self.field,
             units.values.transpose(1, 2),

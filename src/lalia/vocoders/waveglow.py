@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.nn.conv import weight_norm
-from lalia.nn.fir import Field, FirState, init_fir, run_fir
+from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
 from lalia.streams import Continuous, Streams, StreamSpec
 from lalia.vocoders.base import Vocoder, check_features, check_speaker, find_spec, find_stream, hop_of
+from lalia.vocoders.blocks import run_blocks
 
 __all__ = ["WaveGlow", "WaveGlowState"]
 
@@ -72,6 +73,8 @@ class WaveGlow(Vocoder):
     :param sigma: deviation of the noise in synthesis; ``train_sigma`` of the prior in training.
     """
 
+    terms = ("nll",)
+
     @dataclass(frozen=True)
     class Config(Vocoder.Config):
         stream: str = "mel"
@@ -88,6 +91,9 @@ class WaveGlow(Vocoder):
         sigma: float = 0.6
         train_sigma: float = 0.5**0.5
         seed: int = 0
+
+        def tiny(self) -> "WaveGlow.Config":
+            return replace(self, num_flows=4, early_every=2, num_layers=2, dim=16)
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         super().__init__()
@@ -179,22 +185,23 @@ class WaveGlow(Vocoder):
 
     def counts(self, streams: Streams, audio: Audio) -> dict[str, float]:
         """What to divide the loss by: samples."""
-        return {"nll": float(audio.samples.numel())}
+        return {"nll": float(len(audio) * (audio.samples.shape[-1] // self.hop) * self.hop)}
 
-    def losses(self, streams: Streams, audio: Audio) -> dict[str, Tensor]:
+    def losses(self, streams: Streams, audio: Audio, speaker: Tensor | None = None) -> dict[str, Tensor]:
         """The negative log-likelihood (its constant left out), summed over samples.
 
         :param streams: mel frames, all valid.
-        :param audio: the samples of these frames, one channel.
+        :param audio: the samples of these frames, one channel; what makes no whole frame is left out.
         """
         mel = find_stream(streams, self.stream)
-        if audio.samples.shape[1:] != (1, mel.num_tokens * self.hop) or audio.sample_rate != self.sample_rate:
+        frames = audio.samples.shape[-1] // self.hop
+        if (audio.samples.shape[1], frames, audio.sample_rate) != (1, mel.num_tokens, self.sample_rate):
             raise DataError(
                 f"Segments of {tuple(audio.samples.shape[1:])} samples at {audio.sample_rate} Hz do not match "
                 f"{mel.num_tokens} mel frames of {self.hop} samples at {self.sample_rate} Hz. "
                 "Cut both at the same frames."
             )
-        noise, volume = self(audio.samples[:, 0], mel.values)
+        noise, volume = self(audio.samples[:, 0, : frames * self.hop], mel.values)
         return {"nll": (noise**2).sum() / (2 * self.config.train_sigma**2) - volume.sum()}
 
     # -- synthesis --------------------------------------------------------------------------------
@@ -229,7 +236,7 @@ class WaveGlow(Vocoder):
         first = [0] * len(mel) if state is None else state.position.tolist()
         known = {start: self._noise(start, mel.num_tokens).to(mel.values) for start in set(first)}
         noise = torch.stack([known[start] for start in first])
-        samples, lengths = run_fir(
+        samples, lengths = run_blocks(
             lambda frames, _: self.inverse(frames[..., self.bins :].flatten(1), frames[..., : self.bins]),
             self.field,
             torch.cat([mel.values, noise], dim=-1),

@@ -1,7 +1,7 @@
 """Adversarial training of a vocoder that maps units to samples (HiFi-GAN, arXiv:2010.05646 §2.4)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,19 @@ __all__ = [
 
 Made = Sequence[Sequence[Tensor]]
 """For each discriminator, the outputs of its layers; the last are scores."""
+
+
+Discriminator = MultiPeriod.Config | MultiScale.Config | MultiResolution.Config
+
+
+def _tiny(config: Discriminator) -> Discriminator:
+    match config:
+        case MultiPeriod.Config():
+            return replace(config, periods=config.periods[:2], channels=(4, 8))
+        case MultiScale.Config():
+            return replace(config, num_scales=1, channels=(4, 8), kernels=(15, 5), strides=(1, 4), groups=(1, 2))
+        case MultiResolution.Config():
+            return replace(config, sizes=config.sizes[:1], channels=4, num_strided=1)
 
 
 def _row_means(x: Tensor) -> Tensor:
@@ -74,7 +87,7 @@ class VocoderGAN(Configurable):
     class Config(Configurable.Config):
         _: KW_ONLY
         mel: LogMel.Config | None = None
-        discriminators: tuple[MultiPeriod.Config | MultiScale.Config | MultiResolution.Config, ...] = field(
+        discriminators: tuple[Discriminator, ...] = field(
             default_factory=lambda: (MultiPeriod.Config(), MultiScale.Config())
         )
         judged_frames: int | None = None
@@ -85,6 +98,16 @@ class VocoderGAN(Configurable):
         stft_weight: float = 0.0
         stft_sizes: tuple[int, ...] = (512, 1024, 2048)
         duration_weight: float = 1.0
+
+        def tiny(self) -> "VocoderGAN.Config":
+            return replace(
+                self,
+                mel=None if self.mel is None else self.mel.tiny(),
+                discriminators=tuple(_tiny(d) for d in self.discriminators[:2]),
+                judged_frames=min(self.judged_frames or 10, 10),
+                warmup_steps=min(self.warmup_steps, 2),
+                stft_sizes=self.stft_sizes[:1],
+            )
 
     players = ("discriminator", "generator")
 

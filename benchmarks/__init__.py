@@ -1,0 +1,1 @@
+"""How fast lalia is, beside a named peer on the same machine at the same time: ``python -m benchmarks``."""

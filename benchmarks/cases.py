@@ -1,0 +1,129 @@
+"""What is measured: plain data, so that the process that only reads clocks need not load torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["CASES", "Aim", "Case", "Quantity", "find"]
+
+Quantity = Literal["tokens/s", "x real time", "real-time factor"]
+"""Work per second (the first two), or seconds of computing per second of sound."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """At least this ratio of speeds, at least this rate, or at most this real-time factor."""
+
+    of: Literal["ratio", "value"]
+    number: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of a table.
+
+    :param group: what is measured: the name of a table.
+    :param name: under which circumstances.
+    :param module: of this package, with the functions ``lalia`` and ``peer``.
+    :param peer: who is measured beside lalia.
+    :param options: of both functions.
+    :param quick: those that are smaller with ``--quick``.
+    :param arithmetic: which of the machine's limits bounds it.
+    """
+
+    group: str
+    name: str
+    module: str
+    peer: str
+    quantity: Quantity
+    aim: Aim | None
+    options: Mapping[str, Any]
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    arithmetic: Literal["fp32", "bf16"] = "fp32"
+
+    @property
+    def label(self) -> str:
+        """What the command line calls it."""
+        return f"{self.group}-{self.name.replace(' ', '-')}"
+
+
+def _tokenize(name: str, **options: Any) -> Case:
+    return Case(
+        "tokenize",
+        name,
+        "tokenizing",
+        "transformers WhisperModel on windows padded to 30 s, NumPy nearest centroid",
+        "x real time",
+        Aim("value", 40.0),
+        {"seconds": 120.0, **options},
+        {"seconds": 40.0},
+    )
+
+
+def _train(precision: Literal["fp32", "bf16"], lengths: Literal["fixed", "variable"]) -> Case:
+    return Case(
+        "train",
+        f"{precision} {lengths}",
+        "training",
+        "transformers Trainer on LlamaForCausalLM",
+        "tokens/s",
+        Aim("ratio", 1.2),
+        {"precision": precision, "lengths": lengths, "max_tokens": 2048, "batches": 3},
+        {"max_tokens": 1024, "batches": 1},
+        arithmetic=precision,
+    )
+
+
+def _generate(name: str, **options: Any) -> Case:
+    return Case(
+        "generate",
+        name,
+        "generation",
+        "transformers LlamaForCausalLM.generate",
+        "tokens/s",
+        Aim("ratio", 2.0),
+        {"prompt": 75, "new": 150, "ragged": False, **options},
+        {"new": 50},
+    )
+
+
+def _vocode(name: str, vocoder: Literal["vocos", "hifigan"], chunk_seconds: float | None = None) -> Case:
+    return Case(
+        "vocode",
+        name,
+        "vocoding",
+        "transformers SpeechT5HifiGan" + (" on the chunks alone, without context" if chunk_seconds else ""),
+        "real-time factor",
+        Aim("value", 0.1),
+        {"vocoder": vocoder, "seconds": 4.0, "chunk_seconds": chunk_seconds},
+        {"seconds": 2.0},
+    )
+
+
+CASES = (
+    _tokenize("utterances", joined=False),
+    _tokenize("recording", joined=True),
+    _train("fp32", "fixed"),
+    _train("fp32", "variable"),
+    _train("bf16", "fixed"),
+    _train("bf16", "variable"),
+    _generate("batch 1", rows=1),
+    _generate("batch 8", rows=8),
+    _generate("batch 32", rows=32),
+    _generate("ragged 8", rows=8, ragged=True),
+    _vocode("vocos whole", "vocos"),
+    _vocode("vocos streaming", "vocos", 0.1),
+    _vocode("hifigan whole", "hifigan"),
+    _vocode("hifigan streaming", "hifigan", 0.1),
+)
+
+
+def find(names: list[str]) -> list[Case]:
+    """The cases of groups or labels, in the order above; all when none is named.
+
+    :raises KeyError: a name that nothing has.
+    """
+    for name in names:
+        if not any(name in (case.group, case.label) for case in CASES):
+            raise KeyError(name)
+    return [case for case in CASES if not names or case.group in names or case.label in names]

@@ -1,0 +1,239 @@
+"""Measuring one case: two fresh processes and a probe of the machine take turns, round by round."""
+
+import json
+import os
+import platform
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.cases import Case
+
+__all__ = ["Failed", "Machine", "Probe", "Result", "Spread", "Worker", "measure"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PATIENCE = 900.0
+"""Seconds after which a silent worker is given up."""
+
+
+class Failed(Exception):
+    """A worker stopped; the text is the last line that it left."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Repeated measurements: the median and what they lie between."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of a case.
+
+    :param value: of lalia and of the peer, in the case's quantity.
+    :param speed: how many times faster lalia is, round by round.
+    :param work: the same by the time that the processors spent, which other processes disturb less.
+    :param limit: the value at which the machine would be the bound, or None where it is not known.
+    :param used: the share of the limit that lalia reaches, by speed.
+    :param peak: most memory of either, in bytes.
+    :param rounds: everything that was measured.
+    """
+
+    case: Case
+    value: tuple[Spread, Spread]
+    speed: Spread
+    work: Spread
+    limit: float
+    used: float
+    peak: tuple[int, int]
+    rounds: Sequence[Mapping[str, Any]]
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the aim is; None where there is none."""
+        aim = self.case.aim
+        if aim is None:
+            return None
+        if aim.of == "ratio":
+            return self.speed.median >= aim.number
+        ours = self.value[0].median
+        return ours <= aim.number if self.case.quantity == "real-time factor" else ours >= aim.number
+
+
+class Worker:
+    """A process of ``benchmarks.worker`` and what it says; ends with the ``with`` block."""
+
+    def __init__(self, module: str, side: str, options: Mapping[str, Any], threads: int) -> None:
+        job = {"module": module, "side": side, "options": dict(options), "threads": threads}
+        # A copy of the log on disk: a full pipe would block the worker.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", json.dumps(job)],
+            cwd=_ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            bufsize=1,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Send a command and wait for the answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(command + "\n")
+        except BrokenPipeError:
+            raise Failed(self._last_line()) from None
+        return self.listen()
+
+    def listen(self) -> dict[str, Any]:
+        """The next answer.
+
+        :raises Failed: there is none.
+        """
+        out = self._process.stdout
+        assert out is not None
+        ready, _, _ = select.select([out], [], [], _PATIENCE)
+        line = out.readline() if ready else ""
+        if not line:
+            raise Failed(self._last_line() if ready else f"no answer within {_PATIENCE:.0f} s")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_line(self) -> str:
+        self._process.wait()
+        self._log.seek(0)
+        return next((line.strip() for line in reversed(self._log.readlines()) if line.strip()), "it died silently")
+
+
+class Probe:
+    """The process that measures the limits of the machine; serves all cases."""
+
+    def __init__(self, threads: int) -> None:
+        self._worker = Worker("limits", "probe", {}, threads)
+        self._ready = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.__exit__()
+
+    def measure(self) -> dict[str, float]:
+        """Operations per second in ``fp32`` and ``bf16``, and ``bytes`` per second."""
+        if not self._ready:
+            self._worker.listen()
+            self._ready = True
+        return self._worker.ask("go")
+
+
+def measure(case: Case, probe: Probe, *, rounds: int, threads: int, quick: bool, tell: Callable[[str], None]) -> Result:
+    """Measure one case.
+
+    :param rounds: how often each side works.
+    :param tell: called with what is going on.
+    :raises Failed: a side stopped, or the two do not compute the same.
+    """
+    options = {**case.options, **(case.quick if quick else {}), "rounds": rounds}
+    tell("preparing")
+    with (
+        Worker(case.module, "lalia", options, threads) as ours,
+        Worker(case.module, "peer", options, threads) as theirs,
+    ):
+        sides = (ours, theirs)
+        facts = [side.listen() for side in sides]
+        _agree(facts)
+        measured: list[dict[str, Any]] = []
+        for number in range(rounds):
+            tell(f"round {number + 1} of {rounds}")
+            # A B, B A, A B: what drifts does not favour who comes first.
+            turns = (0, 1) if number % 2 == 0 else (1, 0)
+            answers = {turn: sides[turn].ask("go") for turn in turns}
+            measured.append({"lalia": answers[0], "peer": answers[1], "machine": probe.measure()})
+        tell("finishing")
+        peaks = [int(side.ask("end")["peak"]) for side in sides]
+        # The peer has nothing more to say.
+        work: dict[str, float] = ours.listen()["last"]
+    return _evaluate(case, [float(f["amount"]) for f in facts], measured, work, (peaks[0], peaks[1]))
+
+
+def _agree(facts: Sequence[Mapping[str, float]]) -> None:
+    """Both sides must have computed the same number from the same weights and input."""
+    a, b = (f.get("check") for f in facts)
+    if a is not None and b is not None and abs(a - b) > 1e-3 * abs(a):
+        raise Failed(f"the sides are not the same model: {a:.6g} here, {b:.6g} there")
+
+
+def _evaluate(
+    case: Case,
+    amounts: Sequence[float],
+    measured: Sequence[Mapping[str, Any]],
+    work: Mapping[str, float],
+    peak: tuple[int, int],
+) -> Result:
+    def rates(side: int, clock: str) -> list[float]:
+        return [amounts[side] / m[("lalia", "peer")[side]][clock] for m in measured]
+
+    ours, theirs = rates(0, "wall"), rates(1, "wall")
+    machine = {k: statistics.median(m["machine"][k] for m in measured) for k in ("fp32", "bf16", "bytes")}
+    # Whichever takes longer: the arithmetic, or fetching what is computed with.
+    least = max(work["operations"] / machine[case.arithmetic], work.get("bytes", 0.0) / machine["bytes"])
+    limit = amounts[0] / least
+    inverse = case.quantity == "real-time factor"
+    return Result(
+        case,
+        (
+            Spread.of([1 / r if inverse else r for r in ours]),
+            Spread.of([1 / r if inverse else r for r in theirs]),
+        ),
+        Spread.of([a / b for a, b in zip(ours, theirs, strict=True)]),
+        Spread.of([a / b for a, b in zip(rates(0, "cpu"), rates(1, "cpu"), strict=True)]),
+        1 / limit if inverse else limit,
+        statistics.median(ours) / limit,
+        peak,
+        measured,
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it was measured."""
+
+    processor: str
+    cores: int
+    threads: int
+    load: float
+
+    @classmethod
+    def here(cls, threads: int) -> Self:
+        return cls(_processor(), os.cpu_count() or 1, threads, os.getloadavg()[0])
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

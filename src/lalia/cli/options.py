@@ -1,0 +1,56 @@
+"""Options that several commands share, and checks of where they write."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lalia.errors import AudioError
+from lalia.folders import check_writable
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "AudioPath",
+    "AudioPaths",
+    "Corpora",
+    "Json",
+    "ModelName",
+    "Seed",
+    "SoundFile",
+    "Voice",
+    "check_sound_file",
+]
+
+DEFAULT_MODEL = "mini-gslm"
+
+AudioPath = Annotated[str, typer.Argument(metavar="AUDIO", help="A recording; - is standard input.")]
+AudioPaths = Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Recordings; - is standard input.")]
+Corpora = Annotated[
+    list[Path], typer.Argument(metavar="PATH...", help="Folders, recordings, manifests (.jsonl) or cut sets.")
+]
+ModelName = Annotated[str, typer.Option("--model", help="A bundled model, or the directory of one.")]
+SoundFile = Annotated[Path, typer.Option("-o", "--output", help="Where to write the sound; the suffix is its format.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Makes it repeatable.")]
+Voice = Annotated[str | None, typer.Option("--voice", help="Of the vocoder, by name or number; the first by default.")]
+
+
+def check_sound_file(path: Path, sample_rate: int) -> None:
+    """Say so before the work, not after it, when its result cannot be written.
+
+    :raises LaliaError: the folder is missing or closed, or the suffix is not of a format that holds such sound.
+    """
+    import torch
+
+    from lalia.audio import Audio
+
+    check_writable(path)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            Audio(torch.zeros(sample_rate // 10), sample_rate).save(Path(folder) / path.name)
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
+            raise AudioError(
+                f"{path.name} cannot hold sound at {sample_rate} Hz ({reason}). Write .wav or .flac."
+            ) from None

@@ -1,0 +1,136 @@
+"""Commands that listen and speak."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lalia.cli.console import show
+from lalia.cli.options import (
+    DEFAULT_MODEL,
+    AudioPath,
+    AudioPaths,
+    Json,
+    ModelName,
+    Seed,
+    SoundFile,
+    Voice,
+    check_sound_file,
+)
+
+__all__ = ["continue_", "resynthesize", "score"]
+
+_OUT = Path("out.wav")
+
+
+def continue_(
+    audio: AudioPath,
+    output: SoundFile = _OUT,
+    model: ModelName = DEFAULT_MODEL,
+    prompt_seconds: Annotated[float, typer.Option(help="How much of the recording to listen to.")] = 3.0,
+    seconds: Annotated[float, typer.Option(help="How long to go on.")] = 10.0,
+    temperature: Annotated[float | None, typer.Option(help="Of sampling; 0 is greedy. [default: the model's]")] = None,
+    seed: Seed = 0,
+    voice: Voice = None,
+    as_json: Json = False,
+) -> None:
+    """Go on speaking where a recording stops, without any text."""
+    speaker = _load_speaker(model, output)
+    made = speaker.continue_(
+        audio, prompt_seconds=prompt_seconds, seconds=seconds, temperature=temperature, seed=seed, voice=voice
+    )
+    made.audio.save(output)
+    total = sum(made.timings.values())
+    result = {
+        "audio": str(output),
+        "sample_rate": made.audio.sample_rate,
+        "seconds": made.audio.seconds,
+        "prompt_seconds": made.prompt_seconds,
+        "tokens": made.tokens,
+        "timings": {k.replace("_seconds", "_ms"): round(1000 * v, 1) for k, v in made.timings.items()}
+        | {"total_ms": round(1000 * total, 1), "rtf": round(total / made.audio.seconds, 4)},
+    }
+    show(
+        result,
+        f"{output}: {made.audio.seconds:.1f} s of speech, the first {made.prompt_seconds:.1f} s of it the prompt; "
+        f"made in {total:.1f} s",
+        as_json=as_json,
+    )
+
+
+def resynthesize(
+    audio: AudioPath,
+    output: SoundFile = _OUT,
+    tokenizer: Annotated[str, typer.Option("--tokenizer", "--model", help="A model with a vocoder.")] = DEFAULT_MODEL,
+    voice: Voice = None,
+    as_json: Json = False,
+) -> None:
+    """Encode a recording to tokens and vocode it back: what a model hears."""
+    model = _load_speaker(tokenizer, output)
+    model.voice(voice)
+    recording = model.hear(audio)
+    started = time.perf_counter()
+    tokens = model.encode(recording)
+    out = model.decode(tokens, voice=voice)
+    took = time.perf_counter() - started
+    out.save(output)
+    count = int(tokens[model.speech_stream].lengths[0])
+    result = {
+        "audio": str(output),
+        "sample_rate": out.sample_rate,
+        "seconds": out.seconds,
+        "tokens": count,
+        "tokens_per_second": round(count / recording.seconds, 2),
+        "timings": {"total_ms": round(1000 * took, 1), "rtf": round(took / recording.seconds, 4)},
+    }
+    show(result, f"{output}: {out.seconds:.1f} s from {count} tokens; made in {took:.1f} s", as_json=as_json)
+
+
+def score(
+    audio: AudioPaths,
+    model: ModelName = DEFAULT_MODEL,
+    reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a recording.")] = "sum",
+    as_json: Json = False,
+) -> None:
+    """Log-probability (nats) of recordings under a textless language model."""
+    from lalia.model import load
+
+    judge = load(model)
+    # All are read once before the first is judged, so that a bad one stops the command before it printed anything;
+    # what can be read again is not kept, for there may be hours of it.
+    heard = {i: judge.hear(path) for i, path in enumerate(audio) if path == "-"}
+    for i, path in enumerate(audio):
+        if i not in heard and len(audio) > 1:
+            judge.hear(path)
+    results = []
+    for i, path in enumerate(audio):
+        s = judge.score(heard.get(i, path))
+        value = s.sum if reduction == "sum" else s.mean
+        results.append(
+            {
+                "path": path,
+                "log_prob": value,
+                "reduction": reduction,
+                "tokens": s.tokens,
+                "sum": s.sum,
+                "mean": s.mean,
+                "end_log_prob": s.end,
+            }
+        )
+        if not as_json:
+            print(f"{value:.4f}\t{s.tokens}\t{path}", flush=True)
+    if as_json:
+        show(results, "", as_json=True)
+
+
+def _load_speaker(name: str, output: Path) -> Any:
+    """A model with a vocoder whose sound can be written."""
+    from lalia.errors import ConfigError
+    from lalia.model import load
+
+    model = load(name)
+    if model.vocoder is None:
+        raise ConfigError(f"Model {model.recipe.name!r} has no vocoder. Choose another model.")
+    check_sound_file(output, model.vocoder.sample_rate)
+    return model

@@ -1,0 +1,146 @@
+"""Synthesizers: programs that read text out, behind one small protocol."""
+
+import importlib
+import shutil
+import subprocess
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lalia.audio import Audio
+from lalia.errors import AudioError, ConfigError, MissingDependency, WeightsError
+
+__all__ = ["Flite", "Kokoro", "Synthesizer"]
+
+SLOWEST, FASTEST = 0.5, 2.0
+
+_TIMEOUT_SECONDS = 120.0
+
+
+class Synthesizer(Protocol):
+    """What turns text into speech."""
+
+    @property
+    def name(self) -> str:
+        """Of the program, for people and for the record."""
+        ...
+
+    @property
+    def voices(self) -> tuple[str, ...]: ...
+
+    def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
+        """The text, read out: [1, 1, N] at the rate of the voice.
+
+        :param voice: one of ``voices``.
+        :param speed: 2 is twice as fast as 1; from 0.5 to 2.
+        :raises AudioError: this text cannot be read out.
+        :raises ConfigError: no such voice or speed.
+        """
+        ...
+
+
+class Flite:
+    """CMU Flite (Black and Lenzo 2001): small, 50 times faster than real time, and plainly synthetic.
+
+    Voices ``slt`` and ``rms`` are American, ``awb`` Scottish, all 16 kHz by statistical synthesis; ``kal16`` is
+    by diphones. The program and its voices are free, under a licence like BSD's.
+
+    :param program: its name or path.
+    :raises WeightsError: it is not there.
+    """
+
+    name = "flite"
+
+    def __init__(self, program: str = "flite") -> None:
+        found = shutil.which(program)
+        if found is None:
+            raise WeightsError(f"There is no program {program!r} on the PATH. Install flite (a package of Debian).")
+        self.program = found
+
+    @cached_property
+    def voices(self) -> tuple[str, ...]:
+        """Those that are built in."""
+        listed = subprocess.run([self.program, "-lv"], capture_output=True, text=True, check=False, timeout=30).stdout
+        return tuple(sorted(listed.partition(":")[2].split()))
+
+    def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
+        _check(self, text, voice, speed)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "speech.wav")
+            stretch = ["--setf", f"duration_stretch={1 / speed:.6g}"]
+            command = [self.program, "-voice", voice, *stretch, "-t", text, "-o", str(path)]
+            try:
+                done = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT_SECONDS)
+            except (subprocess.TimeoutExpired, OSError) as error:
+                raise _unspoken(self, text, type(error).__name__) from None
+            if done.returncode or not path.exists():
+                raise _unspoken(self, text, f"exit status {done.returncode}")
+            return Audio.load(path, mono=True)
+
+
+_LANGUAGES = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "h": "hi", "i": "it", "p": "pt-br"}
+"""By the first letter of a voice. Its Japanese and Chinese need phonemes that espeak does not give."""
+
+
+class Kokoro:
+    """Kokoro-82M (Apache-2.0), after StyleTTS 2 (Li et al. 2023): natural speech at 24 kHz, about in real time.
+
+    It runs through the package kokoro-onnx, whose phonemes come from espeak-ng (GPL): use it to make data, in an
+    environment of its own. The model draws noise, so the same sentence differs in its last bits each time.
+
+    :param model: the model in ONNX form.
+    :param voices: an ``.npz`` file with a style array [n, 1, 256] for each voice.
+    :raises MissingDependency: kokoro-onnx is not installed.
+    :raises WeightsError: a file is missing or is not what it should be.
+    """
+
+    name = "kokoro"
+
+    def __init__(self, model: str | Path, voices: str | Path) -> None:
+        for path in (Path(model), Path(voices)):
+            if not path.is_file():
+                raise WeightsError(f"{path} does not exist. Name the ONNX model and the voices of Kokoro-82M.")
+        try:
+            # Its name stands here only: nothing that lalia installs by default may depend on it.
+            package: Any = importlib.import_module("kokoro_onnx")
+        except ImportError:
+            raise MissingDependency("kokoro-onnx", "tts-data") from None
+        try:
+            with np.load(voices, allow_pickle=False) as styles:
+                names = styles.files
+            self._engine = package.Kokoro(str(model), str(voices))
+        except Exception as error:  # noqa: BLE001  onnxruntime and zipfile each have errors of their own
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise WeightsError(f"{model} and {voices} are not Kokoro ({reason}). Fetch them again.") from None
+        self.voices = tuple(sorted(name for name in names if name[:1] in _LANGUAGES))
+
+    def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
+        _check(self, text, voice, speed)
+        try:
+            samples, sample_rate = self._engine.create(text, voice=voice, speed=speed, lang=_LANGUAGES[voice[0]])
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise _unspoken(self, text, str(error).strip() or type(error).__name__) from None
+        audio = Audio(np.asarray(samples, np.float32), sample_rate)
+        audio.check(f"what {self.name} made of {_short(text)}")
+        return audio
+
+
+def _check(engine: Synthesizer, text: str, voice: str, speed: float) -> None:
+    if voice not in engine.voices:
+        raise ConfigError(f"{engine.name} has no voice {voice!r}. It has {', '.join(engine.voices) or 'none'}.")
+    if not SLOWEST <= speed <= FASTEST:
+        raise ConfigError(f"A speed of {speed} was asked for. Give one from {SLOWEST} to {FASTEST}.")
+    if not any(c.isalnum() for c in text):
+        raise AudioError(f"{engine.name} cannot read out {_short(text)}. Give it words.")
+
+
+def _unspoken(engine: Synthesizer, text: str, reason: str) -> AudioError:
+    reason = reason.splitlines()[0].rstrip(".")
+    return AudioError(f"{engine.name} cannot read out {_short(text)} ({reason}). Leave it out.")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,58 @@
+"""What is asked of a model and of the tools that judge it: never a class, always a capability."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from lalia.audio import Audio
+from lalia.data import Word
+
+__all__ = ["Aligner", "HasLikelihood", "Likelihood", "Recognizer", "Resynthesizes"]
+
+
+class Likelihood(Protocol):
+    """Log-probabilities of a recording in nats: the sum over its tokens, and of ending after them."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def sum(self) -> float: ...
+    @property
+    def end(self) -> float: ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A model that says how likely it finds a recording."""
+
+    def score(self, audio: Audio, /) -> Likelihood: ...
+
+
+@runtime_checkable
+class Resynthesizes(Protocol):
+    """A model that turns a recording to tokens and back."""
+
+    def resynthesize(self, audio: Audio, /, *, voice: int | str | None = None) -> Audio: ...
+
+
+class Recognizer(Protocol):
+    """Speech recognition. ``name`` and ``version`` go into every result that it had a part in."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    def __call__(self, recordings: Sequence[Audio], /) -> list[str]:
+        """The text of each recording."""
+        ...
+
+
+class Aligner(Protocol):
+    """Finds the words of a known text in a recording."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    def align(self, audio: Audio, text: str, /) -> tuple[Word, ...]:
+        """The words with their times in seconds."""
+        ...

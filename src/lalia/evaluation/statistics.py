@@ -1,0 +1,90 @@
+"""How sure a score is: bootstrap intervals over the units that were sampled (utterances, pairs)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["RESAMPLES", "Estimate", "bootstrap_ratio", "wilson"]
+
+RESAMPLES = 10_000
+
+_Z95 = 1.959963984540054
+_BLOCK = 1 << 21
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval.
+
+    :param value: the figure itself, over all ``n`` units.
+    :param low: the 2.5th percentile over resamples.
+    :param high: the 97.5th.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready data: a figure over nothing is null, for JSON has no NaN."""
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+
+    def percent(self) -> str:
+        """For people: ``12.3 % [10.1, 14.9]``."""
+        if math.isnan(self.value):
+            return "none"
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+def bootstrap_ratio(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """``sum(numerators) / sum(denominators)`` with its percentile bootstrap interval (Efron 1979).
+
+    A word error rate is errors over words; an accuracy is right answers over ones; the difference of two
+    error rates on the same items has the differences as numerators, and is so resampled in pairs.
+    The interval depends on the order of the items: give them in one that is theirs (by id).
+
+    :param numerators: one value per unit.
+    :param denominators: the same length, none negative.
+    :param seed: of the resampling.
+    :param resamples: how many.
+    :returns: NaN throughout where there is nothing to divide by.
+    """
+    top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    assert top.shape == bottom.shape, "one denominator per numerator"
+    assert top.ndim == 1, "one value per unit"
+    n = len(top)
+    if n == 0 or bottom.sum() <= 0:
+        return Estimate(math.nan, math.nan, math.nan, n)
+    rng = np.random.default_rng(seed)
+    ratios = np.empty(resamples)
+    rows = max(_BLOCK // n, 1)
+    for start in range(0, resamples, rows):
+        chosen = rng.integers(0, n, (min(rows, resamples - start), n))
+        # A resample can consist of empty references alone; it has no rate.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios[start : start + rows] = top[chosen].sum(1) / bottom[chosen].sum(1)
+    low, high = np.percentile(ratios[np.isfinite(ratios)], (2.5, 97.5))
+    return Estimate(math.fsum(top) / math.fsum(bottom), float(low), float(high), n)
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927).
+
+    The bootstrap says [1, 1] when every answer was right, however few there were; this does not.
+    """
+    if n == 0:
+        return math.nan, math.nan
+    p = successes / n
+    centre = (p + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
+    half = _Z95 / (1 + _Z95**2 / n) * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n * n))
+    return max(centre - half, 0.0), min(centre + half, 1.0)

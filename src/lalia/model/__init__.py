@@ -1,0 +1,21 @@
+"""The model that a user holds: load it, and ask it to continue, resynthesize or score.
+
+Everything on the command line is a few lines over this.
+"""
+
+from lalia.model.continuation import Continuation
+from lalia.model.model import Model
+from lalia.model.scoring import Scores
+from lalia.model.shelf import bundled, find, load, load_tokenizer, open_tokenizer, save_tokenizer
+
+__all__ = [
+    "Continuation",
+    "Model",
+    "Scores",
+    "bundled",
+    "find",
+    "load",
+    "load_tokenizer",
+    "open_tokenizer",
+    "save_tokenizer",
+]

@@ -1,0 +1,301 @@
+"""A recipe with its parts: what a user holds."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lalia.audio import Audio, AudioLike
+from lalia.errors import CheckpointError, ConfigError
+from lalia.lm import Sampler, SpeechLM
+from lalia.model.continuation import Continuation, Speaker, continue_speech
+from lalia.model.scoring import Scores, score
+from lalia.model.voices import find_voice
+from lalia.model.weights import load_tensors, tensors_of
+from lalia.recipe import Recipe
+from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
+from lalia.streams import Streams, TokenSequence
+from lalia.vocoders import Vocoder
+
+__all__ = ["Model"]
+
+_PIECE_SECONDS = 120.0
+"""Sound is encoded in pieces of this length, where it is longer than a few of them."""
+
+_LONGEST_SECONDS = 600.0
+
+_TOKENIZERS = "tokenizers."
+"""Before the names of what the tokenizers learned."""
+
+
+class Model:
+    """A recipe with its parts.
+
+    :param recipe: what it is.
+    :param learned: weights of its tokenizers, by stream (``Model.load`` gives them).
+    :param identities: SHA-256 of the tokenizers with which it was trained.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        learned: Mapping[str, Mapping[str, Tensor]] | None = None,
+        identities: Mapping[str, str] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.specs = recipe.specs
+        self.lms = nn.ModuleDict({name: config.build(self.specs) for name, config in recipe.lms.items()})
+        self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
+        self.learned: dict[str, Mapping[str, Tensor]] = dict(learned or {})
+        self.identities = dict(identities or {})
+        self._tokenizers: dict[str, Any] = {}
+        self.module.eval()
+
+    def __repr__(self) -> str:
+        return f"Model({self.recipe.name!r}, {sum(p.numel() for p in self.module.parameters()) / 1e6:.1f} M parameters)"
+
+    # -- storing -------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        trust: tuple[str, ...] = (),
+    ) -> "Model":
+        """A model that ``save`` wrote.
+
+        :raises CheckpointError: the directory is not a model, incomplete, or of another version.
+        """
+        folder = Path(folder)
+        recipe, more = read_description(folder, "recipe", trust=trust)
+        if not isinstance(recipe, Recipe):
+            raise CheckpointError(
+                f"{folder / DESCRIPTION} holds a {type(recipe).__name__}. Name the directory of a model."
+            )
+        tensors, learned = _split(read_weights(folder))
+        model = cls(recipe, learned=learned, identities=more.get("tokenizers", {}))
+        load_tensors(model.module, tensors, str(folder))
+        model.module.to(device=device, dtype=dtype).eval()
+        return model
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a directory.
+
+        :param dtype: of floating-point parameters on disk; as they are when not given. Statistics, and what the
+            tokenizers learned, keep their precision: a rounded tokenizer would be another one.
+        """
+        folder = Path(folder)
+        parameters = {name for name, _ in self.module.named_parameters()}
+        tensors = {
+            n: t.to(dtype) if dtype is not None and n in parameters else t for n, t in tensors_of(self.module).items()
+        }
+        tensors |= {f"{_TOKENIZERS}{s}.{n}": t for s, part in self.learned.items() for n, t in part.items()}
+        write_weights(folder, tensors)
+        # The description last: a directory without it is not taken for a model.
+        write_description(folder, "recipe", self.recipe, tokenizers=self.identities)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """All trainable parts as one module, with the names that checkpoints use."""
+        whole = nn.Module()
+        whole.lms = self.lms
+        if self.vocoder is not None:
+            whole.vocoder = self.vocoder
+        return whole
+
+    def load_tensors(self, folder: str | Path) -> None:
+        """Take the weights that ``save`` wrote for the same recipe.
+
+        :raises CheckpointError: a tensor is missing, unknown or of another shape.
+        """
+        load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder))
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def tokenizer(self, stream: str) -> Any:
+        """The tokenizer of a stream, built at the first use (its encoder may have to be fetched).
+
+        :raises CheckpointError: it is not the one with which the model was trained.
+        """
+        if stream not in self._tokenizers:
+            tokenizer: Any = self.recipe.streams[stream].tokenizer.build()  # type: ignore[attr-defined]
+            if stream in self.learned:
+                tokenizer.load_weights(self.learned[stream])
+            expected = self.identities.get(stream)
+            if expected is not None and getattr(tokenizer, "identity", expected) != expected:
+                raise CheckpointError(
+                    f"The tokenizer of stream {stream!r} is {tokenizer.identity[:12]}, but the model was trained with "
+                    f"{expected[:12]}. Fetch the encoder again."
+                )
+            self._tokenizers[stream] = tokenizer
+        return self._tokenizers[stream]
+
+    @property
+    def speech_stream(self) -> str:
+        """The stream of speech that the model's first language model reads and predicts, or the first of all."""
+        predicted = [s for lm in self.recipe.lms.values() for s in lm.layout.streams if s in lm.heads]
+        for stream in (*predicted, *self.recipe.streams):
+            if stream in self.recipe.streams and self.recipe.streams[stream].sample_rate is not None:
+                return stream
+        raise ConfigError(f"Model {self.recipe.name!r} has no stream of speech. Choose another model.")
+
+    def voice(self, voice: int | str | None) -> int | None:
+        """The number of a voice of the vocoder, given by number or by name.
+
+        :raises ConfigError: there is none, or the model has no vocoder.
+        """
+        return find_voice(self.recipe, self._vocoder().num_speakers, voice)
+
+    def hear(self, audio: AudioLike, *, seconds: float | None = None) -> Audio:
+        """A recording as the speech tokenizer takes it: mono, at its rate, checked.
+
+        :param seconds: the beginning alone; the rest of a file is not read.
+        :raises AudioError: it cannot be read, or holds no speech.
+        """
+        rate = self.recipe.streams[self.speech_stream].sample_rate
+        if isinstance(audio, str | Path):
+            recording = Audio.load(audio, mono=True, sample_rate=rate, seconds=seconds, check=False)
+            name = "standard input" if audio == "-" else str(audio)
+            whole = seconds is None or recording.seconds < seconds
+            recording.check(name if whole else f"{name}, in its first {seconds:g} s,")
+            return recording
+        assert rate is not None
+        recording = Audio.of(audio).mono()
+        if seconds is not None:
+            recording = recording.cut(0.0, seconds)
+        recording.check("the given recording")
+        return recording.to(rate)
+
+    def encode(self, audio: AudioLike) -> Streams:
+        """The speech stream of a recording of any length."""
+        stream = self.speech_stream
+        recording = self.hear(audio)
+        tokenizer = self.tokenizer(stream)
+        if len(recording) > 1 or recording.seconds <= 3 * _PIECE_SECONDS:
+            return {stream: tokenizer.encode(recording)}
+        # Features of an hour are a gigabyte; as a stream, the tokens are the same.
+        state, pieces = tokenizer.init_state(1), []
+        for i in range(count := int(recording.seconds // _PIECE_SECONDS)):
+            piece = recording.cut(i * _PIECE_SECONDS, _PIECE_SECONDS if i < count - 1 else None)
+            pieces.append(tokenizer.encode(piece, state, final=i == count - 1))
+        return {stream: _join(pieces)}
+
+    def decode(self, streams: Streams, *, voice: int | str | None = None) -> Audio:
+        """Sound of streams.
+
+        :param voice: of the vocoder, by number or name; the first when not given.
+        :raises ConfigError: the model has no vocoder, or not that voice.
+        """
+        vocoder, speaker = self._vocoder(), self.voice(voice)
+        with torch.inference_mode():
+            made = vocoder.decode({n: s.to(_device(vocoder)) for n, s in streams.items()}, speaker=speaker)
+        return Audio(made.samples.cpu(), made.sample_rate, made.lengths.cpu())
+
+    def _vocoder(self) -> Vocoder:
+        if self.vocoder is None:
+            raise ConfigError(f"Model {self.recipe.name!r} has no vocoder. Choose another model.")
+        return self.vocoder
+
+    def _lm(self, stream: str) -> SpeechLM:
+        for lm in self.lms.values():
+            assert isinstance(lm, SpeechLM)
+            if stream in lm.heads and not set(lm.layout.streams) - {stream}:
+                return lm
+        raise ConfigError(
+            f"Model {self.recipe.name!r} has no language model of {stream!r} alone. Choose another model."
+        )
+
+    # -- what it can do ------------------------------------------------------------------------
+
+    def resynthesize(self, audio: AudioLike, *, voice: int | str | None = None) -> Audio:
+        """To tokens and back: what the model hears, in its own voice."""
+        self.voice(voice)
+        return self.decode(self.encode(audio), voice=voice)
+
+    def continue_(
+        self,
+        audio: AudioLike,
+        *,
+        prompt_seconds: float | None = 3.0,
+        seconds: float = 10.0,
+        temperature: float | None = None,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        voice: int | str | None = None,
+    ) -> Continuation:
+        """Go on speaking where a recording stops.
+
+        :param prompt_seconds: how much of the recording to listen to; all of it when None.
+        :param seconds: how long to go on.
+        :param temperature: of sampling; the recipe's when not given.
+        :param sampler: all settings of sampling; the recipe's when not given.
+        :param voice: of the vocoder, by number or name; the first when not given.
+        :raises ConfigError: the model has no language model of speech, or no vocoder; a length out of range.
+        """
+        if not 0 < seconds <= _LONGEST_SECONDS:
+            raise ConfigError(f"A continuation of {seconds} s was asked for. Ask for over 0 and at most 600.")
+        if prompt_seconds is not None and not 0 < prompt_seconds <= _LONGEST_SECONDS:
+            raise ConfigError(f"A prompt of {prompt_seconds} s was asked for. Give over 0 and at most 600.")
+        stream = self.speech_stream
+        lm = self._lm(stream)
+        self.voice(voice)
+        sampler = sampler or lm.config.sampler
+        if temperature is not None:
+            settings = replace(sampler.of(stream), temperature=temperature)
+            sampler = replace(sampler, streams={**sampler.streams, stream: settings})
+        speaker = Speaker(
+            lm,
+            stream,
+            self.specs[stream],
+            lambda streams: self.decode(streams, voice=voice),
+            self._predict_durations if hasattr(self._vocoder(), "predict_durations") else None,
+        )
+        prompt = self.hear(audio, seconds=prompt_seconds)
+        return continue_speech(
+            speaker, lambda: self.encode(prompt)[stream], seconds=seconds, sampler=sampler, seed=seed
+        )
+
+    def _predict_durations(self, units: TokenSequence) -> Tensor:
+        vocoder: Any = self.vocoder
+        with torch.inference_mode():
+            durations: Tensor = vocoder.predict_durations(units.to(_device(vocoder)))
+        return durations.cpu()
+
+    def score(self, audio: AudioLike) -> Scores:
+        """How likely the language model finds a recording; see ``lalia.model.scoring.score``."""
+        stream = self.speech_stream
+        lm = self._lm(stream)
+        return score(lm, stream, self.encode(audio)[stream])
+
+
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """What is in a file: the weights of the model, and those of its tokenizers by stream."""
+    own = {n: t for n, t in tensors.items() if not n.startswith(_TOKENIZERS)}
+    learned: dict[str, dict[str, Tensor]] = {}
+    for name in tensors.keys() - own.keys():
+        stream, part = name.removeprefix(_TOKENIZERS).split(".", 1)
+        learned.setdefault(stream, {})[part] = tensors[name].float()
+    return own, learned
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
+def _join(pieces: list[TokenSequence]) -> TokenSequence:
+    """Pieces of one row, one after another."""
+    rows = [piece.row(0) for piece in pieces]
+    durations = [row.durations for row in rows if row.durations is not None]
+    return TokenSequence(
+        torch.cat([row.values for row in rows], dim=2 if rows[0].discrete else 1),
+        torch.stack([row.lengths for row in rows]).sum(0),
+        torch.cat(durations, dim=1) if len(durations) == len(rows) else None,
+    )

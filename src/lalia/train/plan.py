@@ -1,0 +1,195 @@
+"""What a run is to be: the recipe as it will be trained, on the data that there are."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lalia.config import from_dict, override, to_dict
+from lalia.errors import CheckpointError, ConfigError, DataError, LaliaError, OutputError, RecipeError
+from lalia.files import atomic_write
+from lalia.model import Model, bundled
+from lalia.recipe import Recipe, Stream
+from lalia.store import DESCRIPTION, holds, read_description
+from lalia.streams import Discrete
+from lalia.train.material import Material
+from lalia.training import checkpoint
+from lalia.vocoders import GriffinLim
+
+__all__ = ["Plan", "lend", "make_plan", "remember"]
+
+PLAN = "plan.json"
+"""In a run: the recipe as it is trained, and the tokenizers of its data."""
+
+_FREE = ("max_steps", "max_seconds", "log_every", "eval_every", "save_every", "keep_checkpoints", "tensorboard")
+"""What may change when a run is resumed: for how long it is trained, and what is reported."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe on data.
+
+    :param lender: the bundled model whose vocoder is taken.
+    """
+
+    recipe: Recipe
+    lender: Path | None = None
+
+
+def make_plan(
+    recipe: Recipe,
+    material: Material,
+    *,
+    stage: str | None,
+    tiny: bool,
+    overrides: Mapping[str, str],
+    seed: int | None,
+    tell: Tell,
+) -> Plan:
+    """
+    :raises RecipeError: the data are of another tokenizer than the recipe's.
+    :raises DataError: a stream of the recipe is not in the data.
+    """
+    if tiny:
+        recipe = recipe.tiny()
+    plan = Plan(_on_streams(recipe, material, tiny, tell))
+    trains_vocoder = any(s.name == stage and s.task.trains_vocoder for s in recipe.stages)
+    if tiny and recipe.vocoder is not None and not trains_vocoder:
+        plan = _with_ready_vocoder(plan.recipe, material, tell)
+    recipe = plan.recipe
+    for path, text in overrides.items():
+        recipe = override(recipe, _by_number(path, recipe), text)
+    if seed is not None:
+        recipe = replace(recipe, stages=tuple(replace(s, trainer=replace(s.trainer, seed=seed)) for s in recipe.stages))
+    return replace(plan, recipe=recipe)
+
+
+def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> Recipe:
+    """The recipe over the tokenizers of the data."""
+    streams = dict(recipe.streams)
+    for name, stream in streams.items():
+        if name not in material.info:
+            raise DataError(
+                f"{material.folders[0]} has no stream {name!r}, which {recipe.name!r} needs; it has "
+                f"{', '.join(material.info)}. Tokenize with --stream {name}."
+            )
+        made = material.info[name]
+        held = from_dict(made.tokenizer)
+        if to_dict(stream.tokenizer) == to_dict(held):
+            continue
+        if not tiny:
+            raise RecipeError(
+                f"{material.folders[0]} was tokenized by {made.name} ({made.sha256[:12]}), which is not the tokenizer "
+                f"of {recipe.name!r}. Tokenize with that, or train the --tiny form, which takes the data's."
+            )
+        tell(f"Stream {name!r}: the tokenizer of the data, {made.name} ({made.sha256[:12]})")
+        streams[name] = Stream(held, channel=stream.channel)
+    return replace(recipe, streams=streams)
+
+
+def _with_ready_vocoder(recipe: Recipe, material: Material, tell: Tell) -> Plan:
+    """A tiny recipe with a vocoder that speaks at once, where its own would take days to learn it."""
+    left_out = [s.name for s in recipe.stages if s.task.trains_vocoder]
+    stages = tuple(s for s in recipe.stages if not s.task.trains_vocoder)
+    own = f"; --stage {left_out[0]} trains the recipe's own" if left_out else ""
+    for name, folder in bundled().items():
+        if not holds(folder, "recipe"):
+            continue
+        lent, more = read_description(folder, "recipe")
+        stream = getattr(lent.vocoder, "stream", None)
+        known = material.identities.get(stream or "")
+        if known is not None and more.get("tokenizers", {}).get(stream) == known:
+            tell(f"Vocoder: that of {name}, which speaks these very units{own}")
+            lent_recipe = replace(recipe, vocoder=lent.vocoder, voices=lent.voice_names, stages=stages)
+            return Plan(lent_recipe, folder)
+    read: str = getattr(recipe.vocoder, "stream", "")
+    spec = recipe.specs[read]
+    plain = isinstance(spec.kind, Discrete) and spec.kind.num_codebooks == 1
+    if not plain or spec.frame_rate is None or 16000 % (2 * spec.frame_rate):
+        return Plan(recipe)
+    tell(f"Vocoder: Griffin-Lim on the mean spectrum of each unit in the data{own}")
+    return Plan(replace(recipe, vocoder=GriffinLim.Config(read, upsample=2), voices=(), stages=stages))
+
+
+def lend(plan: Plan, model: Model, tell: Tell) -> None:
+    """Give the model the vocoder that the plan takes from a bundled one."""
+    if plan.lender is None or model.vocoder is None:
+        return
+    lent = Model.load(plan.lender)
+    if lent.vocoder is not None and lent.recipe.vocoder == plan.recipe.vocoder:
+        model.vocoder.load_state_dict(lent.vocoder.state_dict())
+    else:
+        tell("Vocoder: untrained, because --set has changed it")
+
+
+def _by_number(path: str, recipe: Recipe) -> str:
+    """``stages.pretrain.trainer.max_steps`` by the number of the stage."""
+    head, *rest = path.split(".")
+    names = [s.name for s in recipe.stages]
+    if head != "stages" or not rest or rest[0].isdigit():
+        return path
+    if rest[0] not in names:
+        raise ConfigError(
+            f"--set {path} names no stage of {recipe.name!r}. Name one of {', '.join(names) or 'none'}, or a number."
+        )
+    return ".".join([head, str(names.index(rest[0])), *rest[1:]])
+
+
+# -- the run's own memory -----------------------------------------------------------------------
+
+
+def remember(plan: Plan, material: Material, run: Path, stages: tuple[str, ...], *, resume: bool) -> None:
+    """Write the plan into the run, or see that it is the one there.
+
+    :param stages: those that are about to be trained.
+    :raises OutputError: the folder has something else in it, or a run that is not to be resumed.
+    :raises CheckpointError: the run was started with other settings.
+    """
+    path = run / PLAN
+    now = {"recipe": to_dict(plan.recipe), "tokenizers": {n: material.identities[n] for n in plan.recipe.streams}}
+    if path.is_file():
+        begun = [name for name in stages if checkpoint.steps(run / "stages" / name)]
+        if begun and not resume:
+            raise OutputError(f"{run} holds a run already. Go on with --resume, or name another folder.")
+        differing = _difference(_read(path), _lasting(now))
+        if differing is not None:
+            raise CheckpointError(
+                f"{run} was started with another {differing}. Give the same settings, or name another folder."
+            )
+    elif any(not entry.name.startswith(".") for entry in run.iterdir()):
+        what = "holds a model" if (run / DESCRIPTION).exists() else "is not empty"
+        raise OutputError(f"{run} {what}. Name a new folder for the run.")
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    """What of a plan lasts, as this version writes it."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        plain = data if "recipe" in data else {"recipe": data}
+        return _lasting({**plain, "recipe": to_dict(from_dict(plain["recipe"]))})
+    except (OSError, ValueError, TypeError, LaliaError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise CheckpointError(f"{path} cannot be read ({reason}). Name another folder for the run.") from None
+
+
+def _lasting(plan: Any) -> Any:
+    if isinstance(plan, Mapping):
+        return {k: _lasting(v) for k, v in plan.items() if k not in _FREE}
+    return [_lasting(v) for v in plan] if isinstance(plan, list) else plan
+
+
+def _difference(before: Any, now: Any, where: str = "") -> str | None:
+    """The first place where two plans differ; what only the later one says does not count at the top."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = before.keys() if not where else [*before, *(k for k in now if k not in before)]
+        found = (_difference(before.get(k), now.get(k), f"{where}.{k}".lstrip(".")) for k in keys)
+        return next((f for f in found if f is not None), None)
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        found = (_difference(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(before, now, strict=True)))
+        return next((f for f in found if f is not None), None)
+    return None if before == now else where.removeprefix("recipe.")

@@ -1,0 +1,167 @@
+"""The run: every stage in turn, each starting from the best that the one before it found."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from lalia.errors import LaliaError, OutputError, RecipeError
+from lalia.folders import output_folder
+from lalia.model import Model
+from lalia.recipe import Recipe
+from lalia.store import DESCRIPTION
+from lalia.train.material import Material
+from lalia.train.plan import Plan, lend, make_plan, remember
+from lalia.training import Trainer, TrainStage, checkpoint
+from lalia.training.distributed import broadcast, is_main, process_group
+from lalia.vocoders import GriffinLim
+
+__all__ = ["train"]
+
+_FIT_SECONDS = 1800.0
+"""Of recordings that Griffin-Lim's spectra are taken from."""
+
+
+def train(
+    recipe: Recipe,
+    data: Sequence[str | Path],
+    run: str | Path,
+    *,
+    stage: str | None = None,
+    tiny: bool = False,
+    overrides: Mapping[str, str] | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    device: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
+    """Train the stages of a recipe on folders of token shards; under torchrun, by every process.
+
+    The run gets ``plan.json``, ``stages/NAME/`` (checkpoints and metrics) and, after each stage, the model
+    itself (``recipe.json``, ``model.safetensors``), which every command takes as ``--model``. It is the best of
+    the stage on held-out speakers, where there are any.
+
+    :param stage: only this one, from where the run stands.
+    :param tiny: the smallest form of the recipe, over the tokenizer of the data, with a vocoder that is ready:
+        a bundled one that speaks the same units, or else Griffin-Lim. The stages that train a vocoder are left
+        out, unless ``stage`` names one of them.
+    :param overrides: fields of the recipe by dotted path, as YAML; stages by name or number.
+    :param resume: go on where a run stopped; the same settings give the same plan.
+    :param seed: of everything random; the recipe's when not given.
+    :param tell: called with what is worth knowing.
+    :raises RecipeError: the data are of another tokenizer than the recipe's, or there is no such stage.
+    :raises OutputError: the folder holds something else, or another process is training in it.
+    """
+    run = Path(run)
+    with process_group(_device(device)) as world:
+        say = tell if tell is not None and is_main() else _silent
+        if stage is not None:
+            _check_stage(recipe, stage)
+        material = Material.open(data)
+        plan = make_plan(recipe, material, stage=stage, tiny=tiny, overrides=overrides or {}, seed=seed, tell=say)
+        stages = tuple(s for s in plan.recipe.stages if stage in (None, s.name))
+        torch.manual_seed(stages[0].trainer.seed if stages else 0)
+        model = Model(plan.recipe, learned=material.learned, identities=material.identities)
+        for name in plan.recipe.streams:
+            if name not in material.learned:
+                say(f"Stream {name!r}: its tokenizer is not kept beside the shards, so the model cannot listen")
+        with _claim(run) if is_main() else nullcontext():
+            if is_main():
+                remember(plan, material, run, tuple(s.name for s in stages), resume=resume)
+                _start(model, plan, material, run, say)
+            model.module.to(world.device)
+            broadcast([*model.module.parameters(), *model.module.buffers()])
+            for part in stages:
+                say(f"Stage {part.name}")
+                _run_stage(model, part, material, run, resume)
+            if not stages and is_main():
+                model.save(run)
+    return run
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _device(device: str | None) -> torch.device | None:
+    if device is None:
+        return None
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise LaliaError(f"The device {device!r} cannot be used ({reason}). Give cpu, or leave it out.") from None
+    return chosen
+
+
+def _check_stage(recipe: Recipe, stage: str) -> None:
+    names = [s.name for s in recipe.stages]
+    if stage not in names:
+        close = difflib.get_close_matches(stage, names, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(names) or 'none'}."
+        raise RecipeError(f"{recipe.name!r} has no stage {stage!r}. {hint}")
+
+
+@contextmanager
+def _claim(run: Path) -> Iterator[None]:
+    """The folder of the run, for this process alone; it goes again when the run fails before its first checkpoint."""
+
+    def trained() -> bool:
+        return any(checkpoint.steps(folder) for folder in run.glob("stages/*"))
+
+    with output_folder(run, keep=trained):
+        lock = FileLock(run / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(f"Another process is training in {run}. Wait for it, or name another folder.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _start(model: Model, plan: Plan, material: Material, run: Path, tell: Callable[[str], None]) -> None:
+    """What the model holds before the first step: what the run has so far, or a vocoder that is ready."""
+    if (run / DESCRIPTION).exists():
+        model.load_tensors(run)
+        return
+    lend(plan, model, tell)
+    if isinstance(model.vocoder, GriffinLim):
+        _fit(model.vocoder, material, tell)
+
+
+def _fit(vocoder: GriffinLim, material: Material, tell: Callable[[str], None]) -> None:
+    data = material.stage_data().train
+    rows = [i for i, u in enumerate(data.utterances) if u is not None]
+    # Evenly over the corpus, so that every speaker is heard.
+    total = sum(float(data.tokens.seconds[i]) for i in rows)
+    rows = rows[:: max(round(total / _FIT_SECONDS), 1)]
+    if not rows:
+        tell("The recordings are not where the manifest says, so the vocoder stays silent. Put them back")
+    for i in rows:
+        utterance = data.utterances[i]
+        assert utterance is not None
+        tokens = data.tokens[i].streams[vocoder.stream]
+        vocoder.fit([({vocoder.stream: tokens}, utterance.load(sample_rate=vocoder.sample_rate))])
+
+
+def _run_stage(model: Model, stage: TrainStage, material: Material, run: Path, resume: bool) -> None:
+    stage.freeze(model.module)
+    folder = run / "stages" / stage.name
+    prepared = stage.task.prepare(model, material.stage_data(stage.data), stage.trainer.seed)
+    trainer: Trainer = stage.trainer.build(
+        prepared.objective, prepared.batches, folder, validation=prepared.validation, save_model=model.save
+    )
+    trainer.fit(resume=resume)
+    if is_main():
+        # The best on held-out speech, with averaged parameters where there are any; not where training stopped.
+        best = folder / "best"
+        model.load_tensors(best if (best / DESCRIPTION).exists() else folder / "last")
+    broadcast([*model.module.parameters(), *model.module.buffers()])
+    if is_main():
+        model.save(run)

@@ -1,0 +1,303 @@
+"""Tasks: which part of a system is trained, by which objective, on batches of which kind."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from itertools import islice
+from typing import Any, Protocol
+
+from torch import nn
+
+from lalia.config import Configuration
+from lalia.errors import DataError, RecipeError
+from lalia.lm import SpeechLM
+from lalia.training.distributed import rank, world_size
+from lalia.training.objectives.gan import VocoderGAN
+from lalia.training.objectives.next_token import NextToken
+from lalia.training.objectives.part import PartLoss
+from lalia.training.protocols import Batches, Objective
+from lalia.training.recordings import Recorded
+from lalia.training.segments import SegmentBatches
+from lalia.training.token_batches import TokenBatches, held_out
+from lalia.training.utterances import UtteranceBatches
+from lalia.vocoders import Chain, LearnsAlone, UnitVocoder, Vocoder
+
+__all__ = ["Parts", "PredictTokens", "Prepared", "StageData", "Task", "TrainPart", "TrainVocoder"]
+
+_HELD_OUT_BATCHES = 4
+"""Of segments or utterances with sound, at an evaluation."""
+
+
+class Parts(Protocol):
+    """The parts of a system that can be trained."""
+
+    lms: nn.ModuleDict
+    vocoder: Vocoder | None
+
+
+@dataclass(frozen=True)
+class StageData:
+    """What a stage learns from, and what is held out of it."""
+
+    train: Recorded
+    dev: Recorded | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the loop needs."""
+
+    objective: Objective
+    batches: Batches
+    validation: Iterable[Any] | None
+
+
+@dataclass(frozen=True)
+class Task(Configuration):
+    """Which part of a system is trained, by which objective, on batches of which kind."""
+
+    @property
+    def trains_vocoder(self) -> bool:
+        return False
+
+    @abstractmethod
+    def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
+        """Objective and batches over the parts and data."""
+
+    @abstractmethod
+    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+        """Refuse to train what is not there.
+
+        :param where: the recipe and the stage, for the message.
+        :raises RecipeError: the part does not exist, or cannot be trained so.
+        """
+
+
+@dataclass(frozen=True)
+class PredictTokens(Task):
+    """Next-token prediction by one language model.
+
+    :param lm: which; the only one when not given.
+    :param weights: of the loss of single streams.
+    :param max_tokens: of a global batch, padding included.
+    :param micro_tokens: of what is computed at once.
+    :param max_length: of an utterance.
+    """
+
+    lm: str | None = None
+    _: KW_ONLY
+    weights: Mapping[str, float] = field(default_factory=dict)
+    max_tokens: int = 16384
+    micro_tokens: int | None = None
+    max_length: int | None = 3072
+
+    def tiny(self) -> "PredictTokens":
+        return replace(self, max_tokens=4096, micro_tokens=None, max_length=1024)
+
+    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+        if (self.lm is None and len(lms) != 1) or (self.lm is not None and self.lm not in lms):
+            raise RecipeError(
+                f"{where} trains LM {self.lm!r}, but there is {', '.join(lms) or 'none'}. Name one of them."
+            )
+
+    def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
+        lm = parts.lms[self.lm or next(iter(parts.lms))]
+        assert isinstance(lm, SpeechLM)
+
+        def batches(recorded: Recorded, seed: int) -> TokenBatches:
+            return TokenBatches(
+                recorded.tokens,
+                lm,
+                seed=seed,
+                max_tokens=self.max_tokens,
+                max_length=self.max_length,
+                micro_tokens=self.micro_tokens,
+            )
+
+        validation = _if_any(data.dev, lambda dev: held_out(batches(dev, 0)))
+        return Prepared(NextToken(lm, self.weights), batches(data.train, seed), validation)
+
+
+@dataclass(frozen=True)
+class TrainVocoder(Task):
+    """Adversarial training of a unit vocoder on segments of recordings.
+
+    :param seconds: length of a segment.
+    :param batch_size: segments per global batch.
+    :param voices: speakers by name, in the order of the vocoder's voices; empty for one voice.
+    """
+
+    gan: VocoderGAN.Config = field(default_factory=VocoderGAN.Config)
+    _: KW_ONLY
+    seconds: float = 1.0
+    batch_size: int = 16
+    micro_batch_size: int | None = None
+    voices: tuple[str, ...] = ()
+
+    @property
+    def trains_vocoder(self) -> bool:
+        return True
+
+    def tiny(self) -> "TrainVocoder":
+        return replace(
+            self, gan=self.gan.tiny(), seconds=0.5, batch_size=2, micro_batch_size=None, voices=self.voices[:2]
+        )
+
+    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+        if not isinstance(vocoder, UnitVocoder.Config):
+            kind = "there is none" if vocoder is None else f"it is {vocoder.owner.__name__}"
+            raise RecipeError(f"{where} trains a vocoder of units, but {kind}. Give the recipe a UnitVocos.")
+        if len(self.voices) > max(vocoder.num_speakers, 1):
+            raise RecipeError(
+                f"{where} names {len(self.voices)} voices, but the vocoder has {max(vocoder.num_speakers, 1)}. "
+                "Raise num_speakers."
+            )
+
+    def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
+        vocoder = parts.vocoder
+        assert isinstance(vocoder, UnitVocoder)
+
+        def batches(recorded: Recorded, seed: int) -> SegmentBatches:
+            return _segments(
+                recorded,
+                vocoder.stream,
+                vocoder,
+                self.seconds,
+                self.batch_size,
+                self.micro_batch_size,
+                self.voices,
+                seed,
+            )
+
+        return Prepared(
+            self.gan.build(vocoder),
+            batches(data.train, seed),
+            _if_any(data.dev, lambda dev: _first(batches(dev, 0))),
+        )
+
+
+@dataclass(frozen=True)
+class TrainPart(Task):
+    """Training of one part of a vocoder by its own losses, the parts before it replaced by the recordings.
+
+    :param makes: the stream that the part makes; ``audio`` is the last part.
+    :param seconds: length of segments, ``batch_size`` of them in a global batch; whole utterances when None.
+    :param max_tokens: units of a global batch of whole utterances, padding included.
+    :param max_length: units of an utterance; of a longer one, a stretch.
+    :param voices: speakers by name, in the order of the part's voices; empty for one voice.
+    """
+
+    makes: str = "audio"
+    _: KW_ONLY
+    seconds: float | None = None
+    batch_size: int = 16
+    max_tokens: int = 16384
+    max_length: int | None = None
+    voices: tuple[str, ...] = ()
+
+    @property
+    def trains_vocoder(self) -> bool:
+        return True
+
+    def tiny(self) -> "TrainPart":
+        return replace(
+            self,
+            seconds=None if self.seconds is None else 0.25,
+            batch_size=2,
+            max_tokens=160,
+            max_length=40,
+            voices=self.voices[:2],
+        )
+
+    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+        made = vocoder.makes if isinstance(vocoder, Chain.Config) else ("audio",) if vocoder is not None else ()
+        if self.makes not in made:
+            raise RecipeError(
+                f"{where} trains what makes {self.makes!r}, but the vocoder makes {', '.join(made) or 'nothing'}. "
+                "Name one of these."
+            )
+        if not hasattr(self._part(vocoder).owner, "losses"):
+            raise RecipeError(
+                f"{where} trains {self._part(vocoder).owner.__name__}, which has no losses of its own. "
+                "Train it with another task."
+            )
+
+    def _part(self, vocoder: Vocoder.Config | None) -> Any:
+        """The configuration of the part."""
+        if not isinstance(vocoder, Chain.Config):
+            return vocoder
+        return (*vocoder.stages, vocoder.vocoder)[vocoder.makes.index(self.makes)]
+
+    def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
+        whole = parts.vocoder
+        assert whole is not None
+        part = whole.part(self.makes) if isinstance(whole, Chain) else whole
+        assert isinstance(part, LearnsAlone)
+        stream = whole.reads[0]
+
+        def batches(recorded: Recorded, seed: int) -> Batches:
+            if self.seconds is not None:
+                return _segments(recorded, stream, part, self.seconds, self.batch_size, None, self.voices, seed)
+            return UtteranceBatches(
+                recorded,
+                stream,
+                sample_rate=part.sample_rate,
+                max_tokens=self.max_tokens,
+                max_length=self.max_length,
+                voices=self.voices,
+                num_voices=part.num_speakers,
+                seed=seed,
+                rank=rank(),
+                world=world_size(),
+            )
+
+        return Prepared(
+            PartLoss(whole, part),
+            batches(data.train, seed),
+            _if_any(data.dev, lambda dev: _first(batches(dev, 0))),
+        )
+
+
+class _Speaks(Protocol):
+    sample_rate: int
+    num_speakers: int
+
+
+def _segments(
+    recorded: Recorded,
+    stream: str,
+    vocoder: _Speaks,
+    seconds: float,
+    batch_size: int,
+    micro_batch_size: int | None,
+    voices: tuple[str, ...],
+    seed: int,
+) -> SegmentBatches:
+    rate = recorded.tokens.specs[stream].frame_rate or 0.0
+    return SegmentBatches(
+        recorded,
+        stream,
+        sample_rate=vocoder.sample_rate,
+        frames=max(round(seconds * rate), 1),
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        voices=voices,
+        num_voices=vocoder.num_speakers,
+        seed=seed,
+        rank=rank(),
+        world=world_size(),
+    )
+
+
+def _first(batches: Batches) -> list[Any]:
+    return [micro for batch in islice(batches, _HELD_OUT_BATCHES) for micro in batch]
+
+
+def _if_any(dev: Recorded | None, make: Callable[[Recorded], list[Any]]) -> list[Any] | None:
+    """Held-out batches, unless what is held out is too little to make one."""
+    if dev is None:
+        return None
+    try:
+        return make(dev)
+    except DataError:
+        return None

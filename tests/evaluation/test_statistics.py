@@ -1,0 +1,79 @@
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lalia.evaluation.statistics import Estimate, bootstrap_ratio, wilson
+
+
+def naive_bootstrap(top: list[float], bottom: list[float], resamples: int) -> tuple[float, float]:
+    rng, ratios = random.Random(1), []
+    for _ in range(resamples):
+        chosen = [rng.randrange(len(top)) for _ in top]
+        ratios.append(sum(top[i] for i in chosen) / sum(bottom[i] for i in chosen))
+    ratios.sort()
+    return ratios[int(0.025 * resamples)], ratios[int(0.975 * resamples)]
+
+
+def test_agrees_with_a_bootstrap_written_out() -> None:
+    rng = random.Random(0)
+    bottom = [rng.randrange(5, 40) for _ in range(40)]
+    top = [rng.randrange(0, b // 3 + 1) for b in bottom]
+    found = bootstrap_ratio(top, bottom)
+    low, high = naive_bootstrap(top, bottom, 4000)
+    assert found.value == sum(top) / sum(bottom)
+    assert found.low == pytest.approx(low, abs=0.006)
+    assert found.high == pytest.approx(high, abs=0.006)
+
+
+def test_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        found = bootstrap_ratio(list(rng.random(60) < 0.7), [1.0] * 60, resamples=500)
+        hits += found.low <= 0.7 <= found.high
+    assert 180 <= hits <= 199
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=30))
+def test_the_interval_holds_the_value_and_repeats(items: list[tuple[int, int]]) -> None:
+    top, bottom = [a for a, _ in items], [b for _, b in items]
+    found = bootstrap_ratio(top, bottom, resamples=200)
+    assert found == bootstrap_ratio(top, bottom, resamples=200)
+    ratios = [a / b for a, b in items]
+    assert min(ratios) - 1e-12 <= found.low <= found.high <= max(ratios) + 1e-12
+
+
+def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    top, bottom = list(range(20)), [20] * 20
+    whole = bootstrap_ratio(top, bottom, resamples=1000)
+    monkeypatch.setattr("lalia.evaluation.statistics._BLOCK", 20 * 7)
+    assert bootstrap_ratio(top, bottom, resamples=1000) == whole
+
+
+def test_nothing_to_divide_by() -> None:
+    for found in (bootstrap_ratio([], []), bootstrap_ratio([1, 2], [0, 0])):
+        assert math.isnan(found.value)
+        assert found.to_dict()["value"] is None
+        assert found.percent() == "none"
+
+
+def test_resamples_without_a_reference_are_no_rate() -> None:
+    found = bootstrap_ratio([1, 1], [0, 4], resamples=200)
+    assert math.isfinite(found.low)
+    assert math.isfinite(found.high)
+
+
+def test_percent() -> None:
+    assert Estimate(0.1234, 0.1, 0.15, 9).percent() == "12.3 % [10.0, 15.0]"
+
+
+def test_wilson() -> None:
+    # 81 of 263: the worked example of Newcombe (1998), Statistics in Medicine 17, 857-872, method 3.
+    assert wilson(81, 263) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    assert wilson(29, 29)[0] == pytest.approx(0.8830, abs=1e-4)
+    assert wilson(29, 29)[1] == 1.0
+    assert all(math.isnan(x) for x in wilson(0, 0))

@@ -1,0 +1,453 @@
+"""The scripts in ``runs/`` are documentation that runs: they parse, and ask lalia only for what it can do."""
+
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import types
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import typer
+
+from lalia.config import override, to_dict
+from lalia.data import Manifest, Utterance
+from lalia.errors import CheckpointError, DataError, WeightsError
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "runs").rglob("*.sh"))
+GSLM = ROOT / "runs" / "mini-gslm.sh"
+STAGES = ("setup", "materials", "speak", "units", "tokens", "vocoder", "lm", "export", "evaluate")
+
+
+def module(name: str) -> types.ModuleType:
+    """One of the programs of mini-gslm's run."""
+    spec = spec_from_file_location(f"run_{name}", ROOT / "runs" / "mini-gslm" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look themselves up
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+# -- what every script has to be ----------------------------------------------------------------
+
+
+def command(name: str) -> Any:
+    from lalia.cli import app
+
+    group: Any = typer.main.get_command(app)
+    assert name in group.commands, f"lalia has no command {name!r}"
+    return group.commands[name]
+
+
+def lalia_lines(text: str) -> list[list[str]]:
+    """The words of the commands of lalia in a script, as they stand there."""
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    found = (re.match(r"\s*(?:.*(?:\|\||&&|;) )?lalia (?!\()(.*?)(?:[<>|].*)?$", line) for line in lines)
+    return [shlex.split(match[1]) for match in found if match and not match[0].lstrip().startswith("#")]
+
+
+def check_settings(settings: list[str]) -> None:
+    """Each ``--set`` names a field of the recipe and gives it a value that fits."""
+    from lalia.recipes.mini_gslm import mini_gslm
+
+    recipe = mini_gslm()
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        for i, stage in enumerate(recipe.stages):
+            path = path.replace(f"stages.{stage.name}.", f"stages.{i}.")
+        assert to_dict(override(recipe, path, value)) != to_dict(recipe), f"{setting} changes nothing"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_script_parses(script: Path) -> None:
+    assert os.access(script, os.X_OK)
+    assert script.read_text().startswith(("#!/usr/bin/env bash\n", "#!/bin/sh\n"))
+    assert re.search(r"^set -eu(o pipefail)?$", script.read_text(), re.MULTILINE)
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_script_names_what_lalia_has(script: Path) -> None:
+    for name, *words in lalia_lines(script.read_text()):
+        options = {o for p in command(name).params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+        assert {w for w in words if w.startswith("-")} <= options, f"lalia {name} has no such option"
+
+
+def test_finding_commands() -> None:
+    assert len(lalia_lines(GSLM.read_text())) == 8
+    text = (
+        '# lalia no\nlalia a -o "$x" \\\n    --y >file\nlalia() { :; }\n[ -e z ] ||\n  lalia b\ntrue && lalia c | cat\n'
+    )
+    assert lalia_lines(text) == [["a", "-o", "$x", "--y"], ["b"], ["c"]]
+
+
+# -- mini-gslm: the script ----------------------------------------------------------------------
+
+
+class Bench:
+    """The script over programs that only note what they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "log.jsonl"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        note = f"import json, sys\nopen({str(self.log)!r}, 'a').write(json.dumps(sys.argv) + '\\n')\n"
+        (self.bin / "lalia").write_text(
+            f"#!{sys.executable}\n{note}"
+            "import pathlib\n"
+            "out = pathlib.Path(sys.argv[sys.argv.index('-o') + 1]) if '-o' in sys.argv else None\n"
+            "if sys.argv[1] == 'fit-units': out.mkdir(); (out / 'recipe.json').write_text('')\n"
+        )
+        (self.bin / "python").write_text(
+            f"#!{sys.executable}\n"
+            f"{note}import pathlib\n"
+            "if sys.argv[1].endswith('manifests.py'):\n"
+            "    out = pathlib.Path(sys.argv[sys.argv.index('-o') + 1])\n"
+            "    (out / 'lm.jsonl').write_text('')\n"
+            '    (out / \'test.jsonl\').write_text(\'{"path": "/with space/a.flac"}\\n{"path": "/b.flac"}\\n\')\n'
+        )
+        (self.bin / "flite").write_text("#!/bin/sh\n")
+        for program in self.bin.iterdir():
+            program.chmod(0o755)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {
+            "LALIA_BIN": str(self.bin),
+            "LALIA_SPEAKING_PYTHON": str(self.bin / "python"),
+            "PATH": os.pathsep.join([str(self.bin), os.environ["PATH"]]),
+        }
+        # From another folder: paths on the command line are from where the user is.
+        return subprocess.run(
+            ["bash", str(GSLM), *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def calls(self) -> list[list[str]]:
+        """What was asked for since the last time: program or script first."""
+        if not self.log.exists():
+            return []
+        found = [json.loads(line) for line in self.log.read_text().splitlines()]
+        self.log.unlink()
+        return [[Path(c[0]).name, *c[1:]] if c[0].endswith("lalia") else [Path(c[1]).name, *c[2:]] for c in found]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_stage_asks_for_what_exists(bench: Bench, quick: bool) -> None:
+    limits = ["--speak-minutes", "1", "--vocoder-minutes", "2", "--lm-minutes", "3"]
+    places = ["--librispeech", "speech", "--work", "my work", "--output", "model"]
+    done = bench.run(*places, *limits, *(["--quick"] if quick else []))
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^== (\w+)$", done.stderr, re.MULTILINE) == list(STAGES)
+    calls = bench.calls()
+    assert [c[1] if c[0] == "lalia" else c[0] for c in calls] == [
+        *("fetch", "materials.py", "speak.py", "speak.py", "manifests.py", "fit-units"),
+        *("tokenize", "tokenize", "train", "train", "export.py", "continue", "resynthesize", "-"),
+    ]
+    work = str(bench.folder / ("my work-quick" if quick else "my work"))
+    for call in calls:
+        if call[0] == "lalia":
+            # Read as lalia would, values and all.
+            context = command(call[1]).make_context(call[1], call[2:])
+            check_settings(list(context.params.get("settings") or ()))
+    # The evaluation is a program on standard input, about the model that was exported.
+    assert calls[-1] == ["-", str(bench.folder / "model"), f"{work}/test.jsonl", f"{work}/evaluation.json"]
+    manifests = next(c for c in calls if c[0] == "manifests.py")
+    assert manifests[1:3] == ["--librispeech", str(bench.folder / "speech")]
+    assert all(str(bench.folder) in c[c.index("-o") + 1] for c in calls if "-o" in c)
+    trained = [c for c in calls if c[1] == "train"]
+    assert [c[c.index("--stage") + 1] for c in trained] == ["vocoder", "pretrain"]
+    assert all("--resume" in c and ("--tiny" in c) is quick for c in trained)
+    runs = [c[c.index("-o") + 1] for c in trained]
+    assert next(c for c in calls if c[0] == "export.py")[1:] == [*runs, str(bench.folder / "model")]
+
+
+def test_the_stages_train_the_units_that_are_fitted(bench: Bench) -> None:
+    """What the script asks of ``fit-units`` is what the recipe says."""
+    from lalia.recipes.mini_gslm import mini_gslm
+
+    bench.run("--librispeech", "x", "--work", "w", "units")
+    call = next(c for c in bench.calls() if c[1] == "fit-units")
+    asked = command("fit-units").make_context("fit-units", call[2:]).params
+    tokenizer: Any = mini_gslm().streams["units"].tokenizer
+    for name in ("encoder", "layer", "clusters", "pool", "deduplicate", "standardize"):
+        assert asked[name] == getattr(tokenizer, name), name
+
+
+def test_what_is_done_is_skipped(bench: Bench) -> None:
+    options = ("--librispeech", "x", "--work", "w", "units")
+    bench.run(*options)
+    assert [c[0] for c in bench.calls()] == ["manifests.py", "lalia"]
+    assert bench.run(*options).returncode == 0
+    assert bench.calls() == []
+
+
+def test_without_flite(bench: Bench) -> None:
+    bench.run("--without-flite", "--librispeech", "x", "--work", "w", "speak", "units")
+    speak, manifests, _ = bench.calls()
+    assert speak[1] == "kokoro"
+    assert "--flite" not in manifests
+
+
+def test_a_stage_that_fails_ends_the_run(bench: Bench) -> None:
+    (bench.bin / "lalia").write_text("#!/bin/sh\nexit 2\n")
+    done = bench.run("--work", "w", "tokens", "vocoder")
+    assert done.returncode == 2
+    assert "vocoder" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fast",), "There is no option or stage --fast"),
+        (("speek",), "There is no option or stage speek"),
+        (("--work",), "--work needs a folder"),
+        (("--lm-minutes", "few"), "--lm-minutes needs a whole number"),
+        (("--lm-minutes",), "--lm-minutes needs a whole number"),
+    ],
+)
+def test_wrong_options(bench: Bench, arguments: tuple[str, ...], message: str) -> None:
+    done = bench.run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert len(done.stderr.splitlines()) == 1
+    assert bench.calls() == []
+
+
+def test_librispeech_must_be_given(bench: Bench) -> None:
+    done = bench.run("--work", "w", "units")
+    assert done.returncode == 2
+    assert "error: LibriSpeech is needed. Give --librispeech DIR." in done.stderr
+
+
+def test_setup_comes_first(bench: Bench) -> None:
+    (bench.bin / "lalia").unlink()
+    done = bench.run("--work", "w", "materials")
+    assert done.returncode == 2
+    assert done.stderr == f"error: There is no {bench.bin}/lalia. Run the stage setup first.\n"
+
+
+def test_help_names_all(bench: Bench) -> None:
+    done = bench.run("--help")
+    assert done.returncode == 0
+    assert not done.stdout.startswith("#")
+    options = set(re.findall(r"--[a-z-]+", re.search(r"case \$option in\n.*?esac", GSLM.read_text(), re.DOTALL)[0]))  # type: ignore[index]
+    assert options - {"--help"} <= set(re.findall(r"^  (--[a-z-]+)", done.stdout, re.MULTILINE))
+    assert re.findall(r"^  (\w+) {2,}", done.stdout, re.MULTILINE) == list(STAGES)
+
+
+# -- mini-gslm: materials -----------------------------------------------------------------------
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_prose_is_unpacked(tmp_path: Path) -> None:
+    package = archive(
+        tmp_path / "a.tgz",
+        {
+            "package/sotu/data/1790_w.txt": "Fellow citizens — of".encode(),
+            "package/moby-dick/data/chapter_2.json": json.dumps({"title": "b", "text": "Two."}).encode(),
+            "package/moby-dick/data/chapter_10.json": json.dumps({"title": "c", "text": "Ten."}).encode(),
+            "package/moby-dick/data/chapter_2.txt": b"no",
+            "package/sotu/data/../../../1790_x.txt": b"no",
+        },
+    )
+    module("materials").write_prose(package, tmp_path / "prose.jsonl")
+    documents = [json.loads(line) for line in (tmp_path / "prose.jsonl").read_text("utf-8").splitlines()]
+    assert documents == [
+        {"id": "moby-dick/chapter_10", "text": "Ten."},
+        {"id": "moby-dick/chapter_2", "text": "Two."},
+        {"id": "sotu/1790_w", "text": "Fellow citizens — of"},
+    ]
+
+
+def test_voices_are_unpacked(tmp_path: Path) -> None:
+    style = np.random.default_rng(0).standard_normal((510, 1, 256)).astype("<f4")
+    names = ("af_heart", "bm_george", "jf_alpha")
+    package = archive(tmp_path / "a.tgz", {f"package/voices/{n}.bin": style.tobytes() for n in names})
+    module("materials").write_voices(package, tmp_path / "voices.npz")
+    with np.load(tmp_path / "voices.npz", allow_pickle=False) as voices:
+        assert sorted(voices.files) == ["af_heart", "bm_george"]
+        assert np.array_equal(voices["af_heart"], style)
+
+
+@pytest.mark.parametrize(
+    ("npm", "match"),
+    [
+        ('printf x >"$4/kokoro-js-1.2.1.tgz"', "has SHA-256 .*, not 1f0d0383.* Do not use it"),
+        ("echo 'npm error code E404' >&2; exit 1", r"could not bring kokoro-js@1\.2\.1 \(npm error code E404\)"),
+        (None, "There is no npm"),
+    ],
+)
+def test_a_package_that_is_not_the_one_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, npm: str | None, match: str
+) -> None:
+    materials = module("materials")
+    if npm is not None:
+        (tmp_path / "npm").write_text(f"#!/bin/sh\n{npm}\n")
+        (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WeightsError, match=match):
+        materials.npm_pack(materials.VOICES, tmp_path)
+
+
+# -- mini-gslm: speech and manifests ------------------------------------------------------------
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """Materials of a few sentences."""
+    folder = tmp_path / "materials"
+    folder.mkdir()
+    page = " ".join(f"The {w} sailor saw the {w} sea and said little." for w in ("old", "tall", "quiet", "last"))
+    rows = ({"id": "moby-dick/chapter_1", "text": page}, {"id": "sotu/1790", "text": page.replace("sailor", "senator")})
+    (folder / "prose.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "facts.txt").write_text(
+        'A "group" of larks is an exaltation. Is it so?\nIn 1851, nobody knew it.\nToo short.\n'
+    )
+    return folder
+
+
+def test_what_is_read_out(text: Path) -> None:
+    speak = module("speak")
+    sentences = speak.sentences(text)
+    assert len(sentences) == 5
+    assert "A group of larks is an exaltation. Is it so?" in sentences
+    assert not any("senator" in s for s in sentences)
+    long = speak.long_passages(text)
+    assert len(long) == 2  # of four sentences each, the last of which is too short for one more
+    assert all(len(p.split()) == 30 for p in long)
+    assert sum("senator" in p for p in long) == 1
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+def test_flite_reads_the_materials(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speak = module("speak")
+    arguments = ["speak.py", "flite", "--materials", str(text), "-o", str(tmp_path / "flite"), "--hours", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    speak.main()
+    manifest = Manifest.load(tmp_path / "flite" / "manifest.jsonl")
+    assert [u.text for u in manifest] == speak.long_passages(text)
+    assert all(str(u.speaker).startswith("flite-") for u in manifest)
+
+
+def corpus(folder: Path, names: list[str]) -> Path:
+    """Recordings of a second of noise."""
+    folder.mkdir()
+    for name in names:
+        noise = np.random.default_rng(len(name)).uniform(-0.1, 0.1, 16_000)
+        soundfile.write(folder / f"{name}.flac", noise, 16_000)
+    return folder
+
+
+def test_held_out_speakers_are_in_no_training_data(tmp_path: Path) -> None:
+    manifests = module("manifests")
+    listed = manifests.LIST.read_text().split()
+    assert len(listed) == len({name.split("-")[0] for name in listed}) == 251
+    real = manifests.librispeech(corpus(tmp_path / "speech", [*listed[:60], "1-1-0001"]), None)
+    kokoro = Manifest(
+        Utterance(f"{i:05d}-af_heart", tmp_path / f"{i}.flac", duration=1.0, speaker="af_heart") for i in range(300)
+    )
+    flite = Manifest([Utterance("00000-flite-slt", tmp_path / "f.flac", duration=1.0, speaker="flite-slt")])
+    manifests.write_manifests(real, kokoro, flite, tmp_path)
+    parts = {n: Manifest.load(tmp_path / f"{n}.jsonl") for n in ("test", "fit", "vocoder", "lm")}
+    ids = {name: {u.id for u in part} for name, part in parts.items()}
+    assert ids["test"]
+    held = {u.speaker for u in parts["test"]}
+    for name in ("fit", "vocoder", "lm"):
+        assert not held & {u.speaker for u in parts[name]}
+    assert len(ids["fit"]) == len(real["train"]) + 260
+    assert "00299-af_heart" not in ids["fit"]
+    assert ids["lm"] - ids["vocoder"] == {"00000-flite-slt"}
+    assert ids["fit"] < ids["vocoder"]
+    assert ids["vocoder"] | ids["test"] == {*listed[:60], *(u.id for u in kokoro)}
+    assert "1-1-0001" not in ids["lm"]
+    few = manifests.librispeech(tmp_path / "speech", 2)
+    assert all(len(part) <= 2 for part in few.values())
+
+
+def test_a_folder_of_other_speech(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has none of the utterances"):
+        module("manifests").librispeech(corpus(tmp_path / "speech", ["1-1-0001"]), None)
+
+
+# -- mini-gslm: the model -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, Any]:
+    """Two runs of the tiny recipe that ended with other weights; that of the language model has another vocoder."""
+    from lalia.model import Model
+    from lalia.recipes.mini_gslm import mini_gslm
+    from lalia.vocoders import GriffinLim
+
+    recipe = mini_gslm().tiny()
+    lm_only = replace(recipe, vocoder=GriffinLim.Config("units", upsample=2), stages=recipe.stages[:1], voices=())
+    quantiser = {"units": recipe.streams["units"].tokenizer.build().weights()}  # type: ignore[attr-defined]
+    models = {}
+    for seed, (name, part) in enumerate({"vocoder": recipe, "lm": lm_only}.items()):
+        torch.manual_seed(seed)
+        models[name] = Model(part, learned=quantiser, identities={"units": "of units"})
+        models[name].save(tmp_path / name)
+    return models
+
+
+def test_export_joins_two_runs(runs: dict[str, Any], tmp_path: Path) -> None:
+    from lalia.model import Model
+
+    loaded = Model.load(module("export").export(tmp_path / "vocoder", tmp_path / "lm", tmp_path / "model"))
+    assert loaded.recipe == runs["vocoder"].recipe
+    assert loaded.identities == {"units": "of units"}
+    for name, t in loaded.module.named_parameters():
+        source = runs["vocoder" if name.startswith("vocoder.") else "lm"].module
+        assert torch.equal(t, source.get_parameter(name).half().float()), name
+    # Units that were rounded would be other units.
+    for name, t in runs["lm"].learned["units"].items():
+        assert torch.equal(loaded.learned["units"][name], t), name
+
+
+def test_export_refuses_what_does_not_fit(runs: dict[str, Any], tmp_path: Path) -> None:
+    export = module("export").export
+    lm = runs["lm"]
+    lm.identities = {"units": "of other units"}
+    lm.save(tmp_path / "other units")
+    with pytest.raises(CheckpointError, match="different units"):
+        export(tmp_path / "vocoder", tmp_path / "other units", tmp_path / "model")
+    larger = override(lm.recipe, "lms.ulm.backbone.num_layers", "7")
+    type(lm)(larger, learned=lm.learned, identities={"units": "of units"}).save(tmp_path / "larger")
+    with pytest.raises(CheckpointError, match="different language models"):
+        export(tmp_path / "vocoder", tmp_path / "larger", tmp_path / "model")
+    with pytest.raises(CheckpointError):
+        export(tmp_path / "vocoder", tmp_path / "nothing", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
