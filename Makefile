@@ -35,7 +35,9 @@ demo: $(VENV)/.installed
 	@echo "Your own:    $(BIN)/lalia continue RECORDING -o out.wav"
 	@echo "All else:    $(BIN)/lalia --help"
 
+# The tests use no network; what the bundled model needs is brought before they start.
 test: check
+	@$(BIN)/lalia fetch whisper-tiny.en >/dev/null
 	$(BIN)/python -m pytest -q
 
 check: $(VENV)/.installed-dev

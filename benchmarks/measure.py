@@ -45,8 +45,10 @@ class Result:
 
     :param value: of lalia and of the peer, in the case's quantity.
     :param speed: how many times faster lalia is, round by round.
-    :param work: the same by the time that the processors spent, which other processes disturb less.
-    :param limit: the value at which the machine would be the bound, or None where it is not known.
+    :param cpu_value: lalia's median by the time that the processors spent instead of the time that passed: other
+        processes disturb it less.
+    :param cpu_speed: how many times less processor time lalia takes.
+    :param limit: the value at which the machine would be the bound.
     :param used: the share of the limit that lalia reaches, by speed.
     :param peak: most memory of either, in bytes.
     :param rounds: everything that was measured.
@@ -55,7 +57,8 @@ class Result:
     case: Case
     value: tuple[Spread, Spread]
     speed: Spread
-    work: Spread
+    cpu_value: float
+    cpu_speed: Spread
     limit: float
     used: float
     peak: tuple[int, int]
@@ -202,6 +205,7 @@ def _evaluate(
     least = max(work["operations"] / machine[case.arithmetic], work.get("bytes", 0.0) / machine["bytes"])
     limit = amounts[0] / least
     inverse = case.quantity == "real-time factor"
+    spent = statistics.median(rates(0, "cpu"))
     return Result(
         case,
         (
@@ -209,6 +213,7 @@ def _evaluate(
             Spread.of([1 / r if inverse else r for r in theirs]),
         ),
         Spread.of([a / b for a, b in zip(ours, theirs, strict=True)]),
+        1 / spent if inverse else spent,
         Spread.of([a / b for a, b in zip(rates(0, "cpu"), rates(1, "cpu"), strict=True)]),
         1 / limit if inverse else limit,
         statistics.median(ours) / limit,

@@ -56,7 +56,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         _spread(result.value[0]),
         _spread(result.value[1]),
         _spread(result.speed),
-        f"{result.work.median:.2f}",
+        f"{_number(result.cpu_value)}, {result.cpu_speed.median:.2f}x",
         aim,
         _number(result.limit),
         f"{100 * result.used:.0f} %",

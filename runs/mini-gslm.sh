@@ -24,7 +24,8 @@
 #   --vocoder-minutes N    of training, at most; the same command again gives it as many more
 #   --lm-minutes N         the same for the language model
 #   --without-flite        leave out flite (a package of Debian, not of pip or npm)
-#   --quick                everything on next to no data, in minutes: shows that it runs, makes nothing of use
+#   --quick                everything on next to no data, in minutes, in another folder for work, WORK-quick, and with
+#                          the model there: shows that all of it runs, makes nothing of use
 set -euo pipefail
 
 from=$PWD
@@ -50,7 +51,7 @@ while [ $# -gt 0 ]; do
         --quick) quick=true ;;
         --librispeech | --work | --output)
             [ $# -gt 0 ] || die "$option needs a folder. See runs/mini-gslm.sh --help."
-            case $1 in /*) folder=$1 ;; *) folder=$from/$1 ;; esac
+            case $1 in /*) folder=${1%/} ;; *) folder=$from/${1%/} ;; esac
             printf -v "${option#--}" %s "$folder" && shift
             ;;
         --speak-minutes | --vocoder-minutes | --lm-minutes)

@@ -154,7 +154,7 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     architecture |= {"num_hidden_layers": 1, "num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 4}
     stream = replace(recipe.streams["units"], tokenizer=replace(units, architecture=architecture, layer=1))
     lm = recipe.lms["ulm"]
-    backbone = replace(lm.backbone, num_layers=1, dim=32, num_heads=2, ffn_dim=32)  # type: ignore[call-arg]
+    backbone = replace(lm.backbone, num_layers=1, dim=32, num_heads=2, num_kv_heads=2, ffn_dim=32)  # type: ignore[call-arg]
     vocoder = replace(recipe.vocoder, dim=8, ffn_dim=8, num_layers=1)  # type: ignore[type-var, call-arg]
     recipe = replace(recipe, streams={"units": stream}, lms={"ulm": replace(lm, backbone=backbone)}, vocoder=vocoder)
     tokenizer: Any = stream.tokenizer.build()  # type: ignore[attr-defined]

@@ -132,7 +132,7 @@ def test_bad_files_in_a_corpus_are_skipped_and_counted(lalia: Any, tiny: Path, t
         make(corpus / f"bad{i}{Path(name).suffix}")
     ran = lalia("tokenize", corpus, "-o", tmp_path / "shards", "--tokenizer", tiny, "--json")
     assert ran.status == 0, ran.err
-    assert (ran.json["total"], ran.json["done"], len(ran.json["skipped"])) == (2 + len(kinds), 2, len(kinds))
+    assert (ran.json["total"], ran.json["done"], ran.json["skipped"]) == (2 + len(kinds), 2, len(kinds))
     told = [line for line in ran.err.splitlines() if line.startswith("skipped ")]
     assert len(told) == len(kinds)
     assert json.loads((tmp_path / "shards" / "report.json").read_text())["done"] == 2
@@ -233,6 +233,7 @@ def test_values_out_of_range(options: tuple[str, ...], lalia: Any, tiny: Path, t
 def test_standard_input(command: str, lalia: Any, tiny: Path, tmp_path: Path, monkeypatch: Any) -> None:
     path = sound(tmp_path / "clip.flac", loud(1.0))
     more = ["-o", tmp_path / "out.wav"] if command in SPEAKING else []
+    more += ["--seconds", 1] if command == "continue" else []
     for data, status in ((path.read_bytes(), 0), (b"", 2), (b"no sound at all", 2)):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         ran = lalia(command, "-", "--model", tiny, *more)

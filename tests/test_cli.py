@@ -1,11 +1,12 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def program(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]
 def test_every_command_explains_itself(lalia: Any) -> None:
     ran = lalia("--help")
     assert ran.status == 0
-    assert re.findall(r"^  ([a-z-]+)  ", ran.out, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^  ([a-z][a-z-]+)  ", ran.out, re.MULTILINE) == list(COMMANDS)
     assert lalia() == ran
     for command in COMMANDS:
         ran = lalia(command, "--help")
@@ -150,27 +151,23 @@ def test_the_reader_of_the_output_may_leave() -> None:
     assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 
-def test_interrupted_while_it_works(clip: Path, tiny: Path, tmp_path: Path) -> None:
+def test_interrupted_while_it_works(
+    lalia: Any, clip: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C in the middle of ten minutes of speech."""
-    command = [sys.executable, "-m", "lalia", "continue", str(clip), "-o", "out.wav", "--model", str(tiny)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    stop = (
-        "import sys, threading, signal, os\n"
-        "import lalia.lm.generation as g\n"
-        "plain = g.generate\n"
-        "def generate(*a, **k):\n"
-        "    for i, part in enumerate(plain(*a, **k)):\n"
-        "        if i == 3: os.kill(os.getpid(), signal.SIGINT)\n"
-        "        yield part\n"
-        "g.generate = generate\n"
-        "from lalia.cli import main\n"
-        "main()\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", stop, *command[3:], "--seconds", "600"],
-        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=200, check=False,
-    )  # fmt: skip
-    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "Stopped.\n")
+    from lalia.lm import SpeechLM
+
+    plain = SpeechLM.generate
+
+    def generate(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for i, part in enumerate(plain(*arguments, **options)):
+            if i == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield part
+
+    monkeypatch.setattr(SpeechLM, "generate", generate)
+    ran = lalia("continue", clip, "-o", tmp_path / "out.wav", "--model", tiny, "--seconds", 600)
+    assert (ran.status, ran.out, ran.err) == (130, "", "Stopped.\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -178,11 +175,6 @@ def test_interrupted_while_it_works(clip: Path, tiny: Path, tmp_path: Path) -> N
 
 
 def test_as_a_program(clip: Path, tiny: Path, tmp_path: Path) -> None:
-    ran = program("continue", clip, "-o", "out.flac", "--model", tiny, "--seconds", 1, "--json", cwd=tmp_path)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    made = json.loads(ran.stdout)
-    assert made["audio"] == "out.flac"
-    assert soundfile.info(tmp_path / "out.flac").duration == pytest.approx(made["seconds"])
     ran = program("score", clip, "missing.wav", "--model", tiny, cwd=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "error: missing.wav does not exist. Check the path.\n"
@@ -242,7 +234,7 @@ def test_tokenize_resumes_and_keeps_its_tokenizer(lalia: Any, corpus: Path, tiny
     shards = tmp_path / "new" / "shards"
     ran = lalia("tokenize", corpus, "-o", shards, "--tokenizer", tiny, "--json")
     assert ran.status == 0, ran.err
-    assert (ran.json["total"], ran.json["done"], ran.json["skipped"]) == (24, 24, [])
+    assert (ran.json["total"], ran.json["done"], ran.json["skipped"]) == (24, 24, 0)
     assert ran.json["identity"] == load_tokenizer(shards / "tokenizers" / "units").identity
     before = {p: p.stat().st_mtime_ns for p in shards.glob("*.parquet")}
     ran = lalia("tokenize", corpus, "-o", shards, "--tokenizer", shards / "tokenizers" / "units")

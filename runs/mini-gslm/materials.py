@@ -150,7 +150,7 @@ def write_voices(path: Path, target: Path) -> None:
         for name, data in members(path, r"package/voices/([ab][fm]_\w+)\.bin")
     }
     buffer = io.BytesIO()
-    np.savez(buffer, **styles)
+    np.savez(buffer, **styles)  # type: ignore[arg-type]  # its stubs take every keyword for allow_pickle
     with atomic_write(target) as temporary:
         temporary.write_bytes(buffer.getvalue())
 

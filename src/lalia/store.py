@@ -93,8 +93,11 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, dtype: torch.d
         seen.add(t.untyped_storage().data_ptr())
     _make(folder)
     with atomic_write(folder / WEIGHTS) as path:
+        mode = path.stat().st_mode
         try:
             save_file(kept, path, metadata={"format": "pt"})
+            # It makes a private file of its own in place of ours.
+            path.chmod(mode)
         except SafetensorError as error:
             reason = str(error).splitlines()[0]
             raise OutputError(f"{folder / WEIGHTS} cannot be written ({reason}). Make room there.") from None

@@ -1,11 +1,8 @@
 import contextlib
 import json
 import logging
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -466,9 +463,3 @@ def test_quiet_leaves_everything_as_it_was() -> None:
         assert theirs.is_progress_bar_enabled() is bars
         assert theirs.get_verbosity() == verbosity
     theirs.enable_progress_bar()
-
-
-def test_importing_costs_no_transformers() -> None:
-    code = "import sys, lalia.encoders, lalia.tokenizers; sys.exit('transformers' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

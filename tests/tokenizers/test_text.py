@@ -46,6 +46,27 @@ def text(folder: Path) -> Text:
     return Text.Config(str(folder), vocabulary_size=320, end=0).build()
 
 
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    """A BPE as Llama's: a space is a sign, dropped at the beginning of a text, and rare characters are bytes."""
+    from transformers import PreTrainedTokenizerFast
+
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", END, *(f"<0x{i:02X}>" for i in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS[::2], trainer)
+    path = tmp_path_factory.mktemp("marked")
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, unk_token="<unk>")
+    made.save_pretrained(path)
+    return Text.Config(str(path), vocabulary_size=400).build()
+
+
 # hypothesis takes fixtures that are not made again for each example.
 TEXTS = st.text(max_size=30) | st.sampled_from([*CORPUS, "", " ", "  two  spaces  ", "語", "e\u0301", "👩‍👩‍👧", END])
 
@@ -115,6 +136,16 @@ def test_stream_of_any_ids_gives_what_decoding_them_at_once_gives(text: Text, id
     out = [decoder.push([i]) for i in ids] + [decoder.push([], final=True)]
     whole = TokenSequence(torch.tensor(ids, dtype=torch.long)[None, None], torch.tensor([len(ids)]))
     assert "".join(out) == text.decode(whole)[0]
+
+
+@given(
+    words=st.lists(st.sampled_from(["fox", "again,", "the", " ", "語", "naïve", "👩", "x"]), max_size=8).map(" ".join)
+)
+def test_stream_of_a_vocabulary_that_marks_spaces(marked: Text, words: str) -> None:
+    tokens, decoder = marked.encode(words), marked.stream()
+    pieces = [decoder.push([i]) for i in tokens.values.flatten().tolist()] + [decoder.push([], final=True)]
+    assert "".join(pieces) == marked.decode(tokens)[0]
+    assert all("\N{REPLACEMENT CHARACTER}" not in p for p in pieces)
 
 
 def test_character_in_pieces_is_held_back_and_nothing_else(text: Text) -> None:

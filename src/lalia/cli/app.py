@@ -133,10 +133,10 @@ def _debugging() -> bool:
 @contextlib.contextmanager
 def _warnings() -> Iterator[None]:
     """Warnings of lalia as one line each; those of other packages only where somebody looks for a fault."""
-    here = str(Path(__file__).resolve().parents[1])
+    here = Path(__file__).resolve().parents[1]
 
     def line(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:  # noqa: ARG001
-        if filename.startswith(here) or _debugging():
+        if Path(filename).resolve().is_relative_to(here) or _debugging():
             tell(f"warning: {message}")
 
     with warnings.catch_warnings():

@@ -28,6 +28,10 @@ _HOP = 320
 """Every encoder of this family has 50 frames a second."""
 
 
+def _identity(frames: Tensor) -> Tensor:
+    return frames
+
+
 class SpeechEncoder(Configurable, nn.Module):
     """Audio to the hidden states of one layer [B, T, D] at 50 Hz, optionally averaged to a lower rate.
 
@@ -132,11 +136,11 @@ class SpeechEncoder(Configurable, nn.Module):
         state: WindowState | None = None,
         *,
         final: bool = False,
-        each: Callable[[Tensor], Tensor] | None = None,
+        each: Callable[[Tensor], Tensor] = _identity,
     ) -> list[list[Tensor]]:
         """What ``encode`` gives, for each row, window by window.
 
-        :param each: is applied to the frames [t, D] of a window at once, so that those of an hour never lie in
+        :param each: is applied to the frames [t, D] of each window at once, so that those of an hour never lie in
             memory together.
         """
         audio = audio.mono()
@@ -149,13 +153,14 @@ class SpeechEncoder(Configurable, nn.Module):
         # A row at a time: padding would change what encoders with a norm over time give for it, and costs time.
         return [
             encode_windows(
-                self if each is None else lambda piece: each(self(piece)),
+                self,
                 self._sizes,
                 self._hop,
                 audio.samples[b, 0, : int(audio.lengths[b])].to(self._device),
                 state,
                 b,
                 final=state is None or final,
+                each=each,
             )
             for b in range(len(audio))
         ]

@@ -86,14 +86,16 @@ def encode_windows(
     row: int,
     *,
     final: bool,
+    each: Callable[[Tensor], Tensor],
 ) -> list[Tensor]:
-    """Frames of one row that can be had now, in pieces [t, D].
+    """Frames of one row that can be had now, in pieces.
 
     :param encode: [N] to [T, D], T = ceil(N / hop).
     :param sizes: of ``Windows``.
     :param samples: new samples [N].
     :param state: where the stream stands, its row ``row`` updated in place; None for a whole recording.
     :param final: no more samples follow. The row of the state is then that of a new stream.
+    :param each: is applied to what is kept of each window, [t, D].
     """
     before, block, after = sizes
     origin = done = 0
@@ -110,7 +112,7 @@ def encode_windows(
         stop = end if last else done + block + after
         frames = encode(samples[start - origin : stop - origin])
         first = (done - start) // hop
-        out.append(frames[first:] if last else frames[first : first + block // hop])
+        out.append(each(frames[first:] if last else frames[first : first + block // hop]))
         done = end if last else done + block
     if state is not None:
         keep = end if final else max(done - before, 0)

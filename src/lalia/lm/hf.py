@@ -147,7 +147,7 @@ class HF(Configurable, nn.Module):
         state.keys, state.values = [x.keys for x in cache.layers], [x.values for x in cache.layers]
         state.mask, state.position = mask, state.position + lengths
         back = (steps + shift).clamp(max=s - 1)
-        return out.last_hidden_state.gather(1, back[..., None].expand(b, s, -1))
+        return out.last_hidden_state.gather(1, back[..., None].expand(b, s, d))
 
 
 def _open(config: HF.Config) -> Any:

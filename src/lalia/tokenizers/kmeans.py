@@ -18,6 +18,7 @@ from lalia.errors import DataError
 __all__ = ["assign", "fit_kmeans"]
 
 _SAMPLE_PER_CLUSTER = 64
+_CANDIDATES_PER_CLUSTER = 8
 _CHUNK = 16384
 
 
@@ -43,15 +44,15 @@ def fit_kmeans(
     :param batches: called once for each pass; yields [n, D] in the same order each time.
     :param clusters: K.
     :param passes: most Lloyd passes; they stop when the mean squared distance falls by less than ``tolerance``.
-    :param seed: of the starting centres.
+    :param seed: of the starting centres, and of where centres go that nothing is near.
     :param initial: start Lloyd's passes from these centroids [K, D] instead.
     :param report: called after each pass with its number and the mean squared distance before it.
     :raises DataError: fewer features, or fewer different ones, than clusters, or features that are not finite.
     """
     if clusters < 1:
         raise DataError(f"{clusters} clusters were asked for. Ask for at least 1.")
+    generator = torch.Generator().manual_seed(seed)
     if initial is None:
-        generator = torch.Generator().manual_seed(seed)
         sample = _reservoir(batches(), _SAMPLE_PER_CLUSTER * clusters, generator)
         centroids = _mini_batch(batches(), _plus_plus(sample, clusters, generator))
     else:
@@ -60,21 +61,21 @@ def fit_kmeans(
     previous = float("inf")
     for number in range(passes):
         sums, counts = torch.zeros_like(centroids, dtype=torch.float64), torch.zeros(clusters, dtype=torch.float64)
-        error, farthest = 0.0, _Farthest(clusters, centroids.shape[1])
+        error, candidates = 0.0, _Candidates(clusters, centroids.shape[1], generator)
         for x in batches():
             near = assign(x, centroids)
             distance = (x - centroids[near]).square().sum(dim=1)
             sums.index_add_(0, near, x.double())
             counts += torch.bincount(near, minlength=clusters)
             error += float(distance.double().sum())
-            farthest.add(x, distance)
+            candidates.add(x, distance)
         mean = error / max(float(counts.sum()), 1.0)
         if not math.isfinite(mean):
             raise DataError("The features to cluster contain NaN or infinite values. Check the encoder's weights.")
         centroids = (sums / counts.clamp(min=1)[:, None]).float()
         empty = (counts == 0).nonzero()[:, 0]
-        # A centre that nothing is near moves to where the error is largest.
-        centroids[empty] = farthest.points[: len(empty)]
+        # A centre that nothing is near moves to where the error is large.
+        centroids[empty] = candidates.take(len(empty))
         if report:
             report(number + 1, mean)
         if previous - mean < tolerance * mean and not len(empty):
@@ -83,17 +84,32 @@ def fit_kmeans(
     return centroids
 
 
-class _Farthest:
-    """The features farthest from their centroid, at most ``size`` of them."""
+class _Candidates:
+    """Features for centres that nothing is near: drawn as k-means++ draws them, by their squared distance.
 
-    def __init__(self, size: int, dim: int) -> None:
-        self.points, self._distance, self._size = torch.zeros(0, dim), torch.zeros(0), size
+    (The farthest themselves would often be of one place, and all but one of the moved centres wasted on it.)
+    """
+
+    def __init__(self, clusters: int, dim: int, generator: torch.Generator) -> None:
+        self._points, self._distance, self._keys = torch.zeros(0, dim), torch.zeros(0), torch.zeros(0)
+        self._size, self._generator = _CANDIDATES_PER_CLUSTER * clusters, generator
 
     def add(self, x: Tensor, distance: Tensor) -> None:
-        top = distance.topk(min(self._size, len(distance)))
-        points, distances = torch.cat([self.points, x[top.indices]]), torch.cat([self._distance, top.values])
-        keep = distances.argsort(descending=True, stable=True)[: self._size]
-        self.points, self._distance = points[keep], distances[keep]
+        # The smallest of exponential numbers with these rates are such a draw (Efraimidis & Spirakis 2006).
+        keys = torch.empty(len(x)).exponential_(generator=self._generator) / distance.clamp(min=1e-30)
+        keys = torch.cat([self._keys, keys])
+        keep = keys.argsort(stable=True)[: self._size]
+        self._points, self._keys = torch.cat([self._points, x])[keep], keys[keep]
+        self._distance = torch.cat([self._distance, distance])[keep]
+
+    def take(self, count: int) -> Tensor:
+        """Some that lie far from every centre and from one another."""
+        taken, distance = [], self._distance
+        for _ in range(count):
+            i = int(distance.argmax())
+            taken.append(self._points[i])
+            distance = torch.minimum(distance, (self._points - self._points[i]).square().sum(dim=1))
+        return torch.stack(taken) if taken else self._points[:0]
 
 
 def _reservoir(batches: Iterable[Tensor], size: int, generator: torch.Generator) -> Tensor:

@@ -1,5 +1,7 @@
 """Semantic units: a layer of a speech encoder, quantised by k-means (HuBERT units and their relatives)."""
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -79,7 +81,7 @@ class SSLUnits(Configurable, nn.Module):
             }
             return replace(
                 self,
-                encoder=f"tiny-{self.encoder}",
+                encoder=self.encoder if self.encoder.startswith("tiny-") else f"tiny-{self.encoder}",
                 layer=2,
                 clusters=min(self.clusters, 50),
                 pretrained=False,
@@ -181,7 +183,7 @@ class SSLUnits(Configurable, nn.Module):
         :raises DataError: there is too little speech.
         :raises OutputError: the folder for temporary files is full.
         """
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(buffering=0) as file:
             n, mean, scale = self._store(recordings, file)
             if self.config.standardize:
                 self.mean.copy_(mean)
@@ -239,7 +241,7 @@ class SSLUnits(Configurable, nn.Module):
         return pad_batch(rows)
 
     def _quantize(self, features: Tensor) -> Tensor:
-        """Codes [t] of the features [t, D] of one window: always of a whole one, so that rounding is the same too."""
+        """Codes [t] of the features [t, D] of one window: always of one, so that a stream rounds as the whole does."""
         return assign((features - self.mean) / self.scale, self.centroids).cpu()
 
     @staticmethod
@@ -264,10 +266,12 @@ def _half(features: Tensor) -> Tensor:
 
 
 def _append(file: IO[bytes], features: Tensor) -> None:
+    data = features.numpy().tobytes()
     try:
-        file.write(features.numpy().tobytes())
-        file.flush()
+        reason = None if file.write(data) == len(data) else os.strerror(errno.ENOSPC)
     except OSError as error:
+        reason = error.strerror
+    if reason is not None:
         raise OutputError(
-            f"{tempfile.gettempdir()} has no room for features ({error.strerror}). Point TMPDIR to a larger disk."
-        ) from None
+            f"{tempfile.gettempdir()} has no room for features ({reason}). Point TMPDIR to a larger disk."
+        )

@@ -96,6 +96,7 @@ class TextDecoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._silent, self._size = frozenset(tokenizer.all_special_ids), len(tokenizer)
         self._ids: list[int] = []
         """Those of the last piece, without which the next would be decoded as the beginning of a text, and the new."""
         self._old = 0
@@ -108,15 +109,13 @@ class TextDecoder:
 
         :param final: no more follow: give what is held back, too.
         """
-        self._ids += ids
+        # Those that decode to nothing are dropped at once: a pause may have thousands.
+        self._ids += [i for i in ids if i not in self._silent and i < self._size]
         before = _decode(self._tokenizer, self._ids[: self._old])
         text = _decode(self._tokenizer, self._ids)[len(before) :]
         whole = text if final else text.rstrip(_UNFINISHED)
         new, self._given = whole[len(self._given) :], whole
-        if not text:
-            # Special tokens, of which a pause may have thousands.
-            del self._ids[self._old :]
-        elif whole == text:
+        if whole == text and whole:
             self._ids, self._old, self._given = self._ids[self._old :], len(self._ids) - self._old, ""
         return new
 
