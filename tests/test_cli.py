@@ -17,6 +17,7 @@ from lalia import __version__
 from lalia.cli import speech
 from lalia.cli.console import progress
 from lalia.errors import LaliaError
+from lalia.recipes import find
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("continue", "resynthesize", "score", "tokenize", "fit-units", "train", "recipes", "fetch", "doctor")
@@ -200,7 +201,8 @@ def test_continue(lalia: Any, clip: Path, tiny: Path, tmp_path: Path) -> None:
 
 def test_resynthesize_in_a_voice(lalia: Any, clip: Path, tiny: Path, tmp_path: Path) -> None:
     sounds = []
-    for i, voice in enumerate(((), ("--voice", "0"), ("--voice", "af_heart"), ("--voice", "am_michael"))):
+    first, second = find("mini-gslm").tiny().voice_names
+    for i, voice in enumerate(((), ("--voice", "0"), ("--voice", first), ("--voice", second))):
         ran = lalia("resynthesize", clip, "-o", tmp_path / f"{i}.wav", "--tokenizer", tiny, *voice, "--json")
         assert (ran.status, ran.err) == (0, "")
         assert ran.json.keys() == {"audio", "sample_rate", "seconds", "tokens", "tokens_per_second", "timings"}

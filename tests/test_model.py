@@ -110,7 +110,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(copy: Path) -> None:
 
 def test_descriptions_that_cannot_be_read(copy: Path) -> None:
     retold(copy, lambda data: data.update(format=99))
-    with pytest.raises(CheckpointError, match="is of format 99, this is 1. Update lalia"):
+    with pytest.raises(CheckpointError, match=r"is of format 99, this is 1. Update lalia"):
         load(copy)
     retold(copy, lambda data: data.update(format=1, recipe={"type": "os.path.PurePath"}))
     with pytest.raises(CheckpointError, match="outside lalia"):
@@ -165,7 +165,7 @@ def test_finding_models(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(CheckpointError, match=r"has no recipe\.json"):
         find(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="is a file. Name the directory"):
+    with pytest.raises(CheckpointError, match=r"is a file. Name the directory"):
         find(tmp_path / "file")
     shutil.copytree(tiny, tmp_path / "run" / "stages" / "pretrain" / "best")
     with pytest.raises(CheckpointError, match=r"is a run that has not ended. Name .*stages/pretrain/best instead"):
@@ -186,13 +186,13 @@ def test_the_package_offers_what_it_says() -> None:
 
 
 def test_voices_by_number_and_by_name(model: Model) -> None:
-    assert model.recipe.voice_names == ("af_heart", "am_michael")
+    first, second = model.recipe.voice_names
     assert model.voice(None) is None
-    assert [model.voice(v) for v in (0, "0", "af_heart", 1, "am_michael", "3")] == [0, 0, 0, 1, 1, 3]
-    with pytest.raises(ConfigError, match="no voice 'af_hart'. Did you mean 'af_heart'?"):
-        model.voice("af_hart")
-    for wrong in (4, -1, "4", "x"):
-        with pytest.raises(ConfigError, match="Give a number from 0 to 3, or af_heart, am_michael"):
+    assert [model.voice(v) for v in (0, "0", first, 1, second, "3")] == [0, 0, 0, 1, 1, 3]
+    with pytest.raises(ConfigError, match=rf"no voice '{first[1:]}'\. Did you mean '{first}'\?"):
+        model.voice(first[1:])
+    for wrong in (4, -1, "4", "§"):
+        with pytest.raises(ConfigError, match=f"Give a number from 0 to 3, or {first}, {second}"):
             model.voice(wrong)
     named = replace(model.recipe, voices=("anna", "ben"))
     assert named.voice_names == ("anna", "ben")
@@ -200,7 +200,8 @@ def test_voices_by_number_and_by_name(model: Model) -> None:
 
 def test_voices_sound_different(model: Model, clip: Path) -> None:
     units = model.encode(clip)
-    first, named, other = (model.decode(units, voice=v).samples for v in (None, "af_heart", "am_michael"))
+    names = model.recipe.voice_names
+    first, named, other = (model.decode(units, voice=v).samples for v in (None, *names))
     assert torch.equal(first, named)
     assert not torch.equal(first, other)
 
@@ -232,7 +233,7 @@ def test_audio_may_be_a_path_samples_or_audio(model: Model, clip: Path) -> None:
     scores = [model.score(a) for a in (clip, str(clip), audio, (audio.samples[0, 0].numpy(), RATE))]
     assert scores.count(scores[0]) == 4
     for bad in (Audio(torch.zeros(RATE), RATE), Audio(torch.full((RATE,), math.nan), RATE)):
-        with pytest.raises(AudioError, match="silent|NaN"):
+        with pytest.raises(AudioError, match=r"silent|NaN"):
             model.score(bad)
 
 

@@ -100,8 +100,7 @@ def test_tiny_form(name: str, material: Any, recordings: list[Path], tmp_path: P
         assert isinstance(lm, SpeechLM)
         made = collect(lm.generate(max_steps=8, batch_size=2, seeds=[1, 2]))
         assert made
-    spoken = model.resynthesize(clip)
-    assert abs(spoken.seconds - Audio.load(clip).seconds) < 60
+    spoken = model.resynthesize(Audio.load(clip, seconds=1.5))
     continued = model.continue_(clip, prompt_seconds=1.0, seconds=0.5)
     for audio in (spoken, continued.audio):
         assert audio.samples.numel() > 0

@@ -45,22 +45,22 @@ class Cursor:
         complete: Sequence[str] = (),
         limits: Mapping[str, int] | None = None,
     ) -> None:
-        self._specs = layout.all_specs(specs)
+        all_specs = layout.all_specs(specs)
         for name in (*known, *complete, *(limits or ())):
-            if name not in self._specs:
-                raise LayoutError(f"Stream {name!r} is not in the layout, which has {', '.join(self._specs)}. Fix it.")
+            if name not in all_specs:
+                raise LayoutError(f"Stream {name!r} is not in the layout, which has {', '.join(all_specs)}. Fix it.")
         ends = layout.ends(specs)
-        self._end_ids = {n: s.kind.end_id for n, s in self._specs.items() if n in ends and isinstance(s.kind, Discrete)}
+        self._end_ids = {n: s.kind.end_id for n, s in all_specs.items() if n in ends and isinstance(s.kind, Discrete)}
         self._lengths = {n: int(k.lengths[0]) for n, k in known.items()}
         self._codes: dict[str, list[list[int]]] = {n: k.values[0].tolist() for n, k in known.items() if k.discrete}
         self._features = {n: k.values[0] for n, k in known.items() if not k.discrete}
         self._extent = GrowingExtent(
-            self._specs,
+            layout.num_codebooks(specs),
             ends,
             known=self._lengths,
             complete=frozenset(complete),
             limits=limits or {},
-            times={n: times_of(known.get(n), s) for n, s in self._specs.items()} if layout.timed else {},
+            times={n: times_of(known.get(n), s) for n, s in all_specs.items()} if layout.timed else {},
             codes={n: self._codes[n][0][: self._lengths[n]] for n in layout.markers if n in known},
         )
         self._plan: Iterator[Step] = layout.plan(self._extent)

@@ -1,13 +1,14 @@
 """The two extents: streams that are all there, and streams that are being generated."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
 
 from lalia.errors import LayoutError
 from lalia.layouts.cells import Cell
-from lalia.streams import Discrete, StreamSpec, TokenSequence
+from lalia.streams import StreamSpec, TokenSequence
 
 __all__ = ["GrowingExtent", "KnownExtent", "Times", "times_of"]
 
@@ -46,10 +47,9 @@ class _Extent:
     """What both kinds know: the streams of one row, and when their tokens begin."""
 
     def __init__(
-        self, specs: Mapping[str, StreamSpec], ending: frozenset[str], times: Mapping[str, Times] | None
+        self, num_codebooks: Mapping[str, int], ending: AbstractSet[str], times: Mapping[str, Times] | None
     ) -> None:
-        self._specs, self._ending, self._times = specs, ending, times or {}
-        self._num_codebooks = {n: s.kind.num_codebooks if isinstance(s.kind, Discrete) else 1 for n, s in specs.items()}
+        self._num_codebooks, self._ending, self._times = num_codebooks, ending, times or {}
 
     def num_codebooks(self, stream: str) -> int:
         return self._num_codebooks[stream]
@@ -63,21 +63,22 @@ class _Extent:
 class KnownExtent(_Extent):
     """The extent of one row whose streams are all there (training, scoring).
 
+    :param num_codebooks: K of each stream; 1 for features.
     :param ending: streams that close with an end cell.
     :param lengths: tokens of each stream.
     :param times: of each stream; needed only by layouts that order by time.
-    :param codes: of codebook 0 of each stream [T]; needed only by layouts that look at them.
+    :param codes: of codebook 0, with the end, of the streams at whose values the layout looks.
     """
 
     def __init__(
         self,
-        specs: Mapping[str, StreamSpec],
-        ending: frozenset[str],
+        num_codebooks: Mapping[str, int],
+        ending: AbstractSet[str],
         lengths: Mapping[str, int],
         times: Mapping[str, Times] | None = None,
-        codes: Mapping[str, list[int]] | None = None,
+        codes: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(specs, ending, times)
+        super().__init__(num_codebooks, ending, times)
         self._lengths, self._codes = lengths, codes or {}
 
     def reaches(self, stream: str, t: int, codebook: int = 0) -> bool:
@@ -91,11 +92,7 @@ class KnownExtent(_Extent):
         return min(candidates, key=self._certain_time)
 
     def value(self, stream: str, t: int) -> int:
-        if t < self._lengths[stream]:
-            return self._codes[stream][t]
-        kind = self._specs[stream].kind
-        assert isinstance(kind, Discrete)
-        return kind.end_id
+        return self._codes[stream][t]
 
     def _certain_time(self, cell: Cell) -> float:
         time = self._time(cell, self._lengths[cell.stream])
@@ -110,30 +107,32 @@ class KnownExtent(_Extent):
 class GrowingExtent(_Extent):
     """The extent of one row in generation: a known start, then what the model made.
 
+    :param num_codebooks: K of each stream; 1 for features.
+    :param ending: streams that close with an end cell.
     :param known: known tokens of each stream.
     :param complete: streams of which nothing more may come.
     :param limits: most tokens of a stream; it counts as ended there, without an end token. What is known is
         laid even past it.
     :param times: of the known tokens.
-    :param codes: known codes of codebook 0 [T] of the streams at whose values the layout looks.
+    :param codes: known codes of codebook 0 of the streams at whose values the layout looks.
     """
 
     def __init__(
         self,
-        specs: Mapping[str, StreamSpec],
-        ending: frozenset[str],
+        num_codebooks: Mapping[str, int],
+        ending: AbstractSet[str],
         *,
         known: Mapping[str, int],
-        complete: frozenset[str],
+        complete: AbstractSet[str],
         limits: Mapping[str, int],
         times: Mapping[str, Times],
-        codes: Mapping[str, list[int]],
+        codes: Mapping[str, Sequence[int]],
     ) -> None:
-        super().__init__(specs, ending, times)
-        self._known = {s: known.get(s, 0) for s in specs}
-        self._lengths: dict[str, int | None] = {s: self._known[s] if s in complete else None for s in specs}
+        super().__init__(num_codebooks, ending, times)
+        self._known = {s: known.get(s, 0) for s in num_codebooks}
+        self._lengths: dict[str, int | None] = {s: self._known[s] if s in complete else None for s in num_codebooks}
         self._limits = {s: max(n, self._known[s]) for s, n in limits.items()}
-        self._codes: dict[str, dict[int, int]] = {s: dict(enumerate(codes.get(s, ()))) for s in specs}
+        self._codes: dict[str, dict[int, int]] = {s: dict(enumerate(codes.get(s, ()))) for s in num_codebooks}
         self._picked: Cell | None = None
 
     def reaches(self, stream: str, t: int, codebook: int = 0) -> bool:

@@ -106,7 +106,7 @@ class Parallel(Layout):
         return delays
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Chunks(Layout):
     """Streams by turns in chunks of fixed size; when one ends, the others go on (GLM-4-Voice)::
 
@@ -126,16 +126,6 @@ class Chunks(Layout):
         super().__post_init__()
         if any(n < 1 for n in self.sizes.values()):
             raise LayoutError(f"Chunks has sizes {dict(self.sizes)}. Give each stream a size of at least 1.")
-
-    # The order of the turns counts, which mappings do not compare.
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Chunks) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def _key(self) -> tuple[object, ...]:
-        return tuple(self.sizes.items()), self.closed
 
     @property
     def streams(self) -> tuple[str, ...]:

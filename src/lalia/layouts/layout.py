@@ -157,26 +157,30 @@ class Layout(Configuration):
                 lines.append(line.rstrip())
         return "\n".join(lines)
 
+    def num_codebooks(self, specs: Mapping[str, StreamSpec]) -> dict[str, int]:
+        """K of every stream of the plan; 1 for features."""
+        kinds = {n: s.kind for n, s in self.all_specs(specs).items()}
+        return {n: k.num_codebooks if isinstance(k, Discrete) else 1 for n, k in kinds.items()}
+
     def _plans(self, streams: Streams, specs: Mapping[str, StreamSpec]) -> list[tuple[_Plan, int]]:
         """The plan of each row, and its number of steps."""
+        num_codebooks, ends = self.num_codebooks(specs), self.ends(specs)
         lengths = {s: streams[s].lengths.tolist() for s in self.streams}
-        rows = range(len(next(iter(lengths.values()))))
+        rows = range(len(lengths[self.streams[0]]))
         if not self.timed:
-            key = tuple(sorted(specs.items()))
-            return [_plan_by_length(self, tuple((s, n[b]) for s, n in lengths.items()), key) for b in rows]
+            shape = tuple((s, k, s in ends) for s, k in num_codebooks.items())
+            return [_plan_by_length(_Itself(self), shape, tuple(n[b] for n in lengths.values())) for b in rows]
         plans = []
         for b in rows:
             row = {s: n[b] for s, n in lengths.items()}
             times = {s: times_of(streams[s], specs[s], b) for s in self.streams}
-            codes = {s: streams[s].values[b, 0].tolist() for s in self.markers}
-            plan, steps = _lay_out(self, KnownExtent(specs, self.ends(specs), row, times, codes))
+            codes = {s: [*streams[s].values[b, 0, : row[s]].tolist(), k.end_id] for s, k in self.markers.items()}
+            plan, steps = _lay_out(self, KnownExtent(num_codebooks, ends, row, times, codes))
             for name, cells in plan.items():
-                kind = specs[name].kind
-                wanted = row[name] * (kind.num_codebooks if isinstance(kind, Discrete) else 1)
-                if cells.shape[1] != wanted + (name in self.ends(specs)):
+                if cells.shape[1] != row[name] * num_codebooks[name] + (name in ends):
                     raise LayoutError(
-                        f"Stream {name!r} of row {b} has {row[name]} tokens, but its markers lay out "
-                        f"{cells.shape[1]}. Leave the markers to the layout."
+                        f"Stream {name!r} of row {b} has {row[name]} tokens, which its markers do not fit. "
+                        "Leave the markers to the layout."
                     )
             plans.append((plan, steps))
         return plans
@@ -242,10 +246,24 @@ def _lay_out(layout: Layout, extent: KnownExtent) -> tuple[_Plan, int]:
     return {s: np.array(c, np.int32).reshape(-1, 3).T for s, c in cells.items()}, steps
 
 
+class _Itself:
+    """A layout as a key that is equal to nothing else: equal layouts may differ in the order of their turns."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.layout is self.layout
+
+    def __hash__(self) -> int:
+        return id(self.layout)
+
+
 # Utterances of one length are laid out alike, and training sees the same lengths again and again.
 @lru_cache(maxsize=1024)
 def _plan_by_length(
-    layout: Layout, lengths: tuple[tuple[str, int], ...], specs: tuple[tuple[str, StreamSpec], ...]
+    key: _Itself, shape: tuple[tuple[str, int, bool], ...], lengths: tuple[int, ...]
 ) -> tuple[_Plan, int]:
-    known = dict(specs)
-    return _lay_out(layout, KnownExtent(known, layout.ends(known), dict(lengths)))
+    num_codebooks = {s: k for s, k, _ in shape}
+    row = dict(zip(num_codebooks, lengths, strict=True))
+    return _lay_out(key.layout, KnownExtent(num_codebooks, {s for s, _, ends in shape if ends}, row))

@@ -62,6 +62,7 @@ class Drawer:
     def __init__(self, model: "SpeechLM", sampler: Sampler) -> None:
         self.model, self.sampler = model, sampler
         self._parts: dict[_Key, list[_Part]] = {}
+        self._settings: dict[_Key, Sampling] = {}
         self._banned: dict[_Key, Tensor | None] = {}
         for name in (*sampler.streams, *sampler.banned):
             if name not in model.specs:
@@ -113,14 +114,15 @@ class Drawer:
         parts = self._parts.get(key)
         if parts is None:
             parts = self._parts[key] = self._part(key)
+            self._settings[key] = self.sampler.of(*key[0])
             self._banned[key] = self._ban(parts).to(hidden.device) if self.sampler.banned else None
+        settings = self._settings[key]
         head = self.model.head(key[0][0])
         logits = [head.logits(hidden, p.rows) for p in parts]
         joined = (logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)).float()
         banned = self._banned[key]
         if banned is not None:
-            joined = joined.masked_fill(banned, -torch.inf)
-        settings = self.sampler.of(*key[0])
+            joined.masked_fill_(banned, -torch.inf)
         numbers = None
         if settings.temperature != 0:
             drawn = [(uniform(r.seed, 2 * r.draws), uniform(r.seed, 2 * r.draws + 1)) for r in rows]

@@ -105,11 +105,14 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.feed_forward_norm = _norm(config)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor, table: tuple[Tensor, Tensor] | None, view: KVView | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), table, view, self.layer))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self._drop(self.attention(self.attention_norm(x), table, view, self.layer))
+        return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.dropout and self.training else x
 
 
 def _norm(config: "Transformer.Config") -> nn.Module:
