@@ -283,10 +283,9 @@ def refused(lalia: Any, match: str, *arguments: Any, run: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.parent.rglob("*") if p.is_file()}
     ran = lalia("train", *arguments, "-o", run)
     assert (ran.status, ran.out) == (2, ""), ran
-    *told, line = ran.err.splitlines()
-    assert line.startswith("error: ")
-    assert match in line
-    assert not any(t.startswith(("error", "fault", "Traceback")) for t in told)
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1
+    assert match in ran.err
     assert {p: p.stat().st_mtime_ns for p in run.parent.rglob("*") if p.is_file()} == before
 
 
@@ -395,7 +394,7 @@ def test_without_its_tokenizer_a_model_says_that_it_cannot_listen(shards: Path, 
     centroids = load_file(shards / "tokenizers" / "units" / "model.safetensors")["centroids"]
     told: list[str] = []
     run = train(_without_vocoder_stages(), [copy], tmp_path / "run", tiny=True, overrides=QUICK, tell=told.append)
-    assert any("so the model cannot listen" in line for line in told)
+    assert any("the model cannot listen" in line for line in told)
     # Units that were never fitted are drawn at random: here they happen to be the same.
     assert load(run).tokenizer("units").identity
     with torch.no_grad():

@@ -61,16 +61,24 @@ def train(
         if stage is not None:
             _check_stage(recipe, stage)
         material = Material.open(data)
-        plan = make_plan(recipe, material, stage=stage, tiny=tiny, overrides=overrides or {}, seed=seed, tell=say)
+        # Told once it is clear that there will be a run: a request that is refused is refused in one line.
+        notes: list[str] = []
+        plan = make_plan(
+            recipe, material, stage=stage, tiny=tiny, overrides=overrides or {}, seed=seed, tell=notes.append
+        )
+        notes += [
+            f"Stream {name!r}: its tokenizer is not kept beside the shards; the model cannot listen"
+            for name, stream in plan.recipe.streams.items()
+            if stream.sample_rate is not None and name not in material.learned
+        ]
         stages = tuple(s for s in plan.recipe.stages if stage in (None, s.name))
         torch.manual_seed(stages[0].trainer.seed if stages else 0)
         model = Model(plan.recipe, learned=material.learned, identities=material.identities)
-        for name in plan.recipe.streams:
-            if name not in material.learned:
-                say(f"Stream {name!r}: its tokenizer is not kept beside the shards, so the model cannot listen")
         with _claim(run) if is_main() else nullcontext():
             if is_main():
                 remember(plan, material, run, tuple(s.name for s in stages), resume=resume)
+                for note in notes:
+                    say(note)
                 _start(model, plan, material, run, say)
             model.module.to(world.device)
             broadcast([*model.module.parameters(), *model.module.buffers()])
