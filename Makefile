@@ -16,12 +16,13 @@ INSTALL := $(BIN)/python -m pip install -qq
 # torch goes in first and alone, so that no other package chooses its build.
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 
 help:
 	@echo "make demo    install lalia into $(VENV), then let its bundled model continue a spoken prompt"
 	@echo "make test    check format, lint and types, then run the tests"
 	@echo "make check   the fast half of that: format, lint, types"
+	@echo "make bench   speed and memory beside named peers; NAMES=--quick for a first impression"
 	@echo "make clean   remove what make made"
 
 demo: export TIMEFORMAT = (%1R s, start-up included)
@@ -45,6 +46,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy --no-error-summary
+
+# Some twenty minutes; NAMES="tokenize generate" takes two groups, --quick less of each.
+bench: $(VENV)/.installed-dev
+	@$(INSTALL) -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks $(NAMES)
 
 clean:
 	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); else rm -f $(VENV)/.installed $(VENV)/.installed-dev; fi

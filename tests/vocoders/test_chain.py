@@ -68,3 +68,14 @@ def test_parts_that_do_not_fit_are_refused(config):
         Chain.Config((TACOTRON,), WaveGlow.Config("other")).build(SPECS)
     with pytest.raises(LayoutError, match="from 0 to 1"):
         config.build(SPECS).decode({"units": units(5)}, speaker=3)
+
+
+def test_parts_by_what_they_make(config):
+    chain = config.build(SPECS)
+    assert config.makes == ("mel", "audio")
+    tacotron, last = chain.part("mel"), chain.part("audio")
+    assert tacotron is chain.stages[0]
+    assert last is chain.vocoder
+    assert chain.stages_until(tacotron) == chain.stages_until(last) == [tacotron]
+    with pytest.raises(ConfigError, match=r"makes 'pitch'\. Name one of mel, audio"):
+        chain.part("pitch")

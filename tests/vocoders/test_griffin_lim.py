@@ -85,8 +85,8 @@ def test_with_a_state_everything_comes_at_the_end(in_pieces):
 
 
 def test_wrong_streams_are_refused():
-    with pytest.raises(ConfigError, match="without repeats"):
-        SMALL.build({"units": StreamSpec(kind=Discrete(4), frame_rate=50.0, deduplicated=True)})
+    with pytest.raises(ConfigError, match="reads one codebook, and 'units' has 2"):
+        SMALL.build({"units": StreamSpec(kind=Discrete(4, num_codebooks=2), frame_rate=50.0)})
     with pytest.raises(ConfigError, match="20 mel bands and 'units' has 8"):
         SMALL.build({"units": StreamSpec(kind=Continuous(8), frame_rate=50.0)})
 
@@ -99,3 +99,36 @@ def test_it_builds_without_memory():
     empty.load_state_dict(real.state_dict(), assign=True)
     units = {"units": TokenSequence(torch.randint(0, 4, (1, 1, 5)), torch.tensor([5]))}
     assert torch.equal(empty.decode(units).samples, real.decode(units).samples)
+
+
+def test_units_without_repeats_last_as_long_as_they_did_on_average(in_pieces):
+    vocoder = SMALL.build({"units": StreamSpec(kind=Discrete(4), frame_rate=50.0, deduplicated=True)})
+    codes = torch.tensor([[[0, 0, 0, 1, 0, 1, 2, 2, 0, 0]]])
+    units = TokenSequence(codes, torch.tensor([10])).deduplicate()
+    vocoder.fit([({"units": units}, Audio(torch.randn(1, 1, 10 * 160), 8000))])
+    # 0 lasted 3, 1 and 2 frames, 1 one each, 2 two; 3 was never heard, and takes the mean of all runs, 10 / 6.
+    given = TokenSequence(
+        torch.tensor([[[0, 1, 2, 3], [3, 0, 9, 9]]]).transpose(0, 1).clamp(max=3), torch.tensor([4, 2])
+    )
+    assert vocoder.predict_durations(given).tolist() == [[2, 1, 2, 2], [2, 2, 0, 0]]
+    audio = vocoder.decode({"units": given})
+    assert audio.lengths.tolist() == [7 * 160, 4 * 160]
+    for b, row in enumerate(in_pieces(vocoder, "units", given, [1, 3])):
+        assert torch.equal(row, audio.row(b).samples[0, 0])
+    # Durations that are given are kept.
+    assert vocoder.decode({"units": units}).lengths.tolist() == [10 * 160]
+
+
+def test_long_recordings_are_made_in_blocks_that_join(speech, monkeypatch):
+    vocoder = GriffinLim.Config("mel", iterations=8).build({"mel": StreamSpec(kind=Continuous(80), frame_rate=100.0)})
+    mel = vocoder.mel(speech.samples[0, 0]).T
+    whole = vocoder.synthesize(mel)
+    monkeypatch.setattr("lalia.vocoders.griffin_lim._BLOCK", 70)
+    parts = vocoder.synthesize(mel)
+    assert parts.shape == whole.shape
+    near, far = ((vocoder.mel(x).T - mel).abs().mean() for x in (whole, parts))
+    assert far < 1.4 * near
+    # No click where two blocks meet: neighbouring samples differ as little as they do anywhere.
+    steps, usual = ((x[1:] - x[:-1]).abs() for x in (parts, whole))
+    assert steps.max() < 1.2 * usual.max()
+    assert torch.equal(parts[: 40 * 160], vocoder.synthesize(mel[:70])[: 40 * 160])

@@ -153,3 +153,26 @@ def test_config_survives_and_wrong_input_is_refused(tacotron):
         SMALL.build({"units": StreamSpec(kind=Discrete(10, num_codebooks=2), frame_rate=50.0)})
     with pytest.raises(DataError, match="no units or no mel frames"):
         tacotron.losses(batch((3, 2), (0, 2)))
+
+
+def test_more_units_than_attention_is_used_to_are_made_piece_by_piece(monkeypatch):
+    torch.manual_seed(0)
+    model = Tacotron2.Config(**{**vars(SMALL), "max_units": 5}).build(SPECS).eval()
+    units = batch((12, 1), (4, 1), (0, 1))["units"]
+    made = model.convert({"units": units})["mel"]
+    row = units.row(0)
+    pieces = [model.convert({"units": row.cut(a, b)})["mel"] for a, b in ((0, 4), (4, 8), (8, 12))]
+    wanted = torch.cat([p.row(0).values for p in pieces], dim=1)
+    torch.testing.assert_close(made.row(0).values, wanted, atol=1e-5, rtol=1e-5)
+    alone = model.convert({"units": units.row(1)})["mel"]
+    torch.testing.assert_close(made.row(1).values, alone.values, atol=1e-5, rtol=1e-5)
+    assert made.lengths[2] == 0
+
+
+def test_it_analyses_what_it_learns_to_make(speech):
+    model = SMALL.build(SPECS)
+    mel = model.analyse(speech)["mel"]
+    assert mel.values.shape == (1, 300, 12)
+    torch.testing.assert_close(mel.values[0], SMALL.mel.build()(speech.samples[0, 0]).T)
+    assert model.sample_rate == 16000
+    assert not [n for n in model.state_dict() if n.startswith("mel.")]

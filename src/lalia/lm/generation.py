@@ -61,11 +61,12 @@ def generate(
         if not running:
             return
         if steps:
-            # Rows that ended ride along until half are gone: moving the state costs more than a few idle rows.
-            if 2 * len(running) <= len(rows):
-                keep = torch.tensor(running, device=device)
-                rows, laid, state = [rows[i] for i in running], [laid[i] for i in running], select_rows(state, keep)
+            if len(running) < len(rows):
+                # Idle rows would cost as much as others at every step; moving the state costs about two steps, once.
+                rows, laid = [rows[i] for i in running], [laid[i] for i in running]
+                state = select_rows(state, torch.tensor(running, device=device))
             grid = grid_of([[items] for items in laid], model.specs)
+            # Lengths stay where they are read.
             hidden = model(replace(grid.to(device), lengths=grid.lengths), state, first=False)[:, 0]
         laid = drawer.fill(rows, hidden)
         for i, row in enumerate(rows):

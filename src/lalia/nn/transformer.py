@@ -218,7 +218,7 @@ class Transformer(Configurable, nn.Module):
         return KVState(
             [p.new_zeros(shape) for _ in self.layers],
             [p.new_zeros(shape) for _ in self.layers],
-            torch.zeros(batch_size, dtype=torch.long, device=p.device),
+            torch.zeros(batch_size, dtype=torch.long),
         )
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, state: KVState | None = None) -> Tensor:

@@ -166,13 +166,14 @@ class GriffinLim(Vocoder):
             return self._invert(mel)
         # What is long is made in blocks that fade into one another, in memory that does not grow with it.
         made = mel.new_zeros(len(mel) * self.step, dtype=torch.float32)
-        fade = torch.linspace(0, 1, _OVERLAP * self.step, device=mel.device)
+        # The phases of two blocks have nothing to do with one another, so their powers add up, not their samples.
+        fade = torch.linspace(0, 1, _OVERLAP * self.step, device=mel.device).sqrt()
         for start in range(0, len(mel), _BLOCK):
             first = max(start - _OVERLAP, 0)
             block = self._invert(mel[first : start + _BLOCK])
             if first < start:
                 before = made[first * self.step : start * self.step]
-                block[: len(fade)] = fade * block[: len(fade)] + (1 - fade) * before
+                block[: len(fade)] = fade * block[: len(fade)] + fade.flip(0) * before
             made[first * self.step : first * self.step + len(block)] = block
         return made
 
