@@ -1,6 +1,6 @@
 """Stages: what is trained, for how long, in which order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 from torch import nn
@@ -11,6 +11,9 @@ from lalia.training.tasks import Parts, PredictTokens, Prepared, StageData, Task
 from lalia.vocoders import Vocoder
 
 __all__ = ["Parts", "PredictTokens", "Prepared", "StageData", "Task", "TrainPart", "TrainStage", "TrainVocoder"]
+
+
+_TINY_LM_LEARNING_RATE = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,14 @@ class TrainStage(Configuration):
     trainer: Trainer.Config
     train: tuple[str, ...] = ("*",)
     data: tuple[str, ...] = ()
+
+    def tiny(self) -> "TrainStage":
+        trainer = self.trainer.tiny()
+        if isinstance(self.task, PredictTokens):
+            # What suits a large model and half a million steps would hardly move a small one in a few hundred.
+            rate = max(self.trainer.learning_rate, _TINY_LM_LEARNING_RATE)
+            trainer = replace(trainer, learning_rate=rate, schedule="cosine")
+        return replace(self, task=self.task.tiny(), trainer=trainer)
 
     def check(self, recipe: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
         """:raises RecipeError: the stage trains what is not there."""
