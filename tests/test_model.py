@@ -160,7 +160,7 @@ def test_finding_models(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for wrong in ("mini-gslmm", "mini_gslm", "minigslm"):
         with pytest.raises(CheckpointError, match=f"There is no model '{wrong}'. Did you mean 'mini-gslm'?"):
             find(wrong)
-    with pytest.raises(CheckpointError, match="Bundled are mini-gslm; or name a directory"):
+    with pytest.raises(CheckpointError, match="Bundled are mini-gslm; or name a directory or a hub id"):
         find("something-else")
     with pytest.raises(CheckpointError, match=r"has no recipe\.json"):
         find(tmp_path)
@@ -170,6 +170,25 @@ def test_finding_models(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copytree(tiny, tmp_path / "run" / "stages" / "pretrain" / "best")
     with pytest.raises(CheckpointError, match=r"is a run that has not ended. Name .*stages/pretrain/best instead"):
         find(tmp_path / "run")
+
+
+def test_models_from_the_hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def download(hub_id: str, *, local_files_only: bool, **_: Any) -> str:
+        asked.append((hub_id, local_files_only))
+        if local_files_only:
+            raise OSError("it is not in the cache")
+        return str(tiny)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    assert find("somebody/model") == tiny
+    assert asked == [("somebody/model", True), ("somebody/model", False)]
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(CheckpointError, match="There is no model 'runs/gslm'"):
+        find("runs/gslm")
+    assert len(asked) == 2
 
 
 def test_bundled_models_can_be_read() -> None:

@@ -1,204 +1,322 @@
-"""The SpeechLM: what it is trained on is what it generates, alone or in a batch."""
+"""The SpeechLM in training and scoring: each number against its definition."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from lalia.layouts import Concat, Flat, Merge, Parallel
-from lalia.lm import HF, Linear, Lookup, Project, Sampler, Sampling, SpeechLM, Transformer, collect
+from lalia.errors import ConfigError
+from lalia.layouts import Chunks, Concat, Flat, Grid, Layout, Merge, Parallel
+from lalia.lm import HF, Linear, Lookup, Project, SpeechLM, Transformer, heads
 from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence
 
-UNITS = {"units": StreamSpec(kind=Discrete(30), frame_rate=25.0)}
-OWN = Transformer.Config(num_layers=2, num_heads=4, dim=32, ffn_dim=64, num_kv_heads=2)
-LLAMA = HF.Config(
-    "tiny",
-    pretrained=False,
-    new_vocabulary=True,
-    architecture={
-        "model_type": "llama",
-        "vocab_size": 11,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
-)
-GREEDY = Sampler(Sampling(temperature=0.0))
+Build = Callable[..., SpeechLM]
+Inputs = Mapping[str, Lookup | Project.Config]
+
+SPECS = {
+    "units": StreamSpec(kind=Discrete(30), frame_rate=25.0),
+    "other": StreamSpec(kind=Discrete(30), frame_rate=25.0),
+    "text": StreamSpec(kind=Discrete(12, end=5), frame_rate=None),
+    "codes": StreamSpec(kind=Discrete(9, num_codebooks=3), frame_rate=25.0),
+    "heard": StreamSpec(kind=Continuous(6), frame_rate=50.0),
+}
+
+CASES: dict[str, tuple[Layout, Inputs, tuple[str, ...]]] = {
+    "flat": (Flat("units"), {"units": Lookup()}, ("units",)),
+    "flat-codebooks": (Flat("codes"), {"codes": Lookup()}, ("codes",)),
+    "late": (Parallel(("units",), delays=(2,)), {"units": Lookup()}, ("units",)),
+    "parallel": (
+        Parallel(("units", "codes"), delays=(0, 1, 2, 2)),
+        {"units": Lookup(), "codes": Lookup()},
+        ("units", "codes"),
+    ),
+    "joint": (Chunks({"text": 2, "units": 3}), {"text": Lookup("all"), "units": Lookup("all")}, ("text", "units")),
+    "channels": (
+        Parallel(("units", "other")),
+        {"units": Lookup(), "other": Lookup(tied_to="units")},
+        ("units", "other"),
+    ),
+    "answer": (
+        Concat((Flat("heard"), Flat("text"), Parallel(("codes",), delays=(0, 1, 1)))),
+        {"heard": Project.Config(hidden=16, norm=True), "text": Lookup(), "codes": Lookup()},
+        ("text", "codes"),
+    ),
+    "unheard": (Parallel(("units", "other")), {"units": Lookup()}, ("units", "other")),
+}
 
 
-def build(backbone: Transformer.Config | HF.Config = OWN, *, tied: bool = False) -> SpeechLM:
-    torch.manual_seed(0)
-    config = SpeechLM.Config(
-        layout=Flat("units"), backbone=backbone, inputs={"units": Lookup()}, heads={"units": Linear.Config(tied=tied)}
+def streams_of(layout: Layout, lengths: list[int], seed: int = 0) -> Streams:
+    generator = torch.Generator().manual_seed(seed)
+    out: Streams = {}
+    for i, name in enumerate(layout.streams):
+        kind, rows = SPECS[name].kind, [max(n - i, 0) for n in lengths]
+        if isinstance(kind, Discrete):
+            shape = (len(rows), kind.num_codebooks, max(rows))
+            values = torch.randint(kind.codebook_size, shape, generator=generator)
+        else:
+            values = torch.randn((len(rows), max(rows), kind.dim), generator=generator)
+        out[name] = TokenSequence(values, torch.tensor(rows))
+    return out
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, build: Build) -> SpeechLM:
+    layout, inputs, predicted = CASES[request.param]
+    return build(layout, SPECS, inputs, heads=predicted)
+
+
+def naive_embedding(lm: SpeechLM, grid: Grid, b: int, s: int) -> Tensor:
+    """The sum over the cells of a step, one by one."""
+    total = torch.zeros(lm.backbone.dim, dtype=torch.float64)
+    for name in lm.config.inputs:
+        for k in range(grid.positions[name].shape[1]):
+            if int(grid.positions[name][b, k, s]) >= 0:
+                if name in lm.inputs:
+                    total = total + lm.inputs[name](grid.values[name][b, s])
+                else:
+                    owner = lm.wiring.rows_of(name)
+                    weight = lm.tables[lm.wiring.table_of(name)].embedding.weight
+                    total = total + weight[first_row(lm, owner, k) + int(grid.values[name][b, k, s])]
+    return total
+
+
+def first_row(lm: SpeechLM, stream: str, codebook: int) -> int:
+    """Where a codebook's ids begin in its table: streams by name, codebooks in order."""
+    row = 0
+    for name in sorted(lm.wiring.tables()[lm.wiring.table_of(stream)]):
+        for k in range(lm.wiring.discrete(name).num_codebooks):
+            if (name, k) == (stream, codebook):
+                return row
+            row += lm.wiring.discrete(name).num_ids
+    raise AssertionError(stream)
+
+
+def test_a_step_enters_as_the_sum_of_its_cells(case: SpeechLM) -> None:
+    grid = case.pack(streams_of(case.layout, [6, 3]))
+    with torch.no_grad():
+        x = case.embed(grid)
+        for b in range(2):
+            for s in range(int(grid.lengths[b])):
+                assert torch.allclose(x[b, s], naive_embedding(case, grid, b, s))
+
+
+def test_a_step_may_enter_as_the_mean_of_its_cells(build: Build) -> None:
+    layout, inputs, predicted = CASES["parallel"]
+    lm = build(layout, SPECS, inputs, heads=predicted, combine="mean")
+    grid = lm.pack(streams_of(layout, [6]))
+    with torch.no_grad():
+        x = lm.embed(grid)
+        for s in range(grid.num_steps):
+            n = sum(int((p[0, :, s] >= 0).sum()) for p in grid.positions.values())
+            assert torch.allclose(x[0, s], naive_embedding(lm, grid, 0, s) / n)
+
+
+def test_log_prob_is_the_log_softmax_of_each_token(case: SpeechLM) -> None:
+    streams = streams_of(case.layout, [6, 3])
+    grid, scores = case.pack(streams), case.log_prob(streams)
+    with torch.no_grad():
+        hidden = case(grid)
+    assert scores.keys() == case.heads.keys()
+    for name in case.heads:
+        owner, kind, head = case.wiring.rows_of(name), case.wiring.discrete(name), case.head(name)
+        table = case.wiring.tables()[case.wiring.table_of(name)]
+        expected = torch.zeros_like(scores[name])
+        for b in range(2):
+            for k in range(kind.num_codebooks):
+                first = first_row(case, owner, k)
+                # Alone in its table, a codebook has its own rows; otherwise it competes with all of them.
+                own = head.weight[first : first + kind.num_ids] if len(table) == 1 else head.weight
+                for s in range(int(grid.lengths[b])):
+                    t = int(grid.positions[name][b, k, s])
+                    if t >= 0:
+                        target = int(grid.values[name][b, k, s]) + (0 if len(table) == 1 else first)
+                        expected[b, k, t] = F.log_softmax(own @ hidden[b, s], dim=0)[target]
+        assert torch.allclose(scores[name], expected, atol=1e-5)
+        assert torch.all(scores[name][:, 0].gather(1, streams[name].lengths[:, None]) < 0), "the end has a probability"
+
+
+def test_padding_changes_nothing(backbone: Transformer.Config | HF.Config, build: Build) -> None:
+    lm, streams = (
+        build(Flat("units"), SPECS, {"units": Lookup()}, backbone=backbone),
+        streams_of(Flat("units"), [9, 4, 0]),
     )
-    lm: SpeechLM = config.build(UNITS)
-    with torch.no_grad():
-        for p in lm.parameters():
-            if p.ndim > 1:
-                p.mul_(8.0)
-    return lm.eval()
-
-
-def units(lengths: list[int], seed: int = 0) -> Streams:
-    values = torch.randint(30, (len(lengths), 1, max(lengths)), generator=torch.Generator().manual_seed(seed))
-    return {"units": TokenSequence(values, torch.tensor(lengths))}
-
-
-@pytest.mark.parametrize("backbone", [OWN, LLAMA], ids=["own", "hf"])
-def test_log_prob_is_the_sum_that_it_says(backbone: Transformer.Config | HF.Config) -> None:
-    lm = build(backbone)
-    streams = units([7])
-    grid = lm.pack(streams)
-    with torch.no_grad():
-        logits = F.linear(lm(grid)[0], lm.head("units").weight)
-    naive = F.log_softmax(logits.float(), dim=-1)
-    ids = [*streams["units"].values[0, 0].tolist(), 30]
-    got = lm.log_prob(streams)["units"][0, 0]
-    assert torch.allclose(got, torch.stack([naive[s, i] for s, i in enumerate(ids)]), atol=1e-4)
-
-
-@pytest.mark.parametrize("backbone", [OWN, LLAMA], ids=["own", "hf"])
-def test_padding_changes_nothing(backbone: Transformer.Config | HF.Config) -> None:
-    lm, streams = build(backbone), units([9, 4, 1])
     together = lm.log_prob(streams)["units"]
     for b in range(3):
         alone = lm.log_prob({"units": streams["units"].row(b)})["units"][0]
-        assert torch.allclose(together[b, :, : alone.shape[1]], alone, atol=1e-4)
+        assert torch.allclose(together[b, :, : alone.shape[1]], alone, atol=1e-6)
+        assert not together[b, :, alone.shape[1] :].any()
+    loss = lm.loss(lm.pack(streams))
+    assert float(loss["units"].detach()) == pytest.approx(-float(together.sum()) / (9 + 4 + 0 + 3), rel=1e-5)
 
 
-@pytest.mark.parametrize("backbone", [OWN, LLAMA], ids=["own", "hf"])
-@pytest.mark.parametrize("tied", [False, True])
-def test_greedy_generation_equals_repeated_whole_passes(backbone: Transformer.Config | HF.Config, tied: bool) -> None:
-    lm = build(backbone, tied=tied)
-    prompt = units([5])
-    sampler = GREEDY.ban(units=((30, 31),))
-    made = collect(lm.generate(prompt, sampler=sampler, max_steps=12))["units"].values[0, 0].tolist()
-    ids = prompt["units"].values[0, 0].tolist()
-    for _ in range(12):
-        grid = lm.pack({"units": TokenSequence(torch.tensor([[[*ids, 0]]]), torch.tensor([len(ids) + 1]))})
-        with torch.no_grad():
-            logits = F.linear(lm(grid)[0, len(ids)], lm.head("units").weight)
-        ids.append(int(logits[:30].argmax()))
-    assert made == ids[5:]
-
-
-@pytest.mark.parametrize("backbone", [OWN, LLAMA], ids=["own", "hf"])
-def test_a_row_generates_the_same_alone_and_in_a_batch(backbone: Transformer.Config | HF.Config) -> None:
-    lm, prompts = build(backbone), units([2, 9, 5, 1])
-    sampler = Sampler(Sampling(temperature=1.0, top_p=0.95))
-    options = {"sampler": sampler, "limits": {"units": 40}}
-    together = collect(lm.generate(prompts, seeds=[3, 1, 4, 1], **options))["units"]  # type: ignore[arg-type]
-    assert len(set(together.lengths.tolist())) > 1, "rows should end at different times"
-    for b, seed in enumerate([3, 1, 4, 1]):
-        row = {"units": prompts["units"].row(b)}
-        alone = collect(lm.generate(row, seeds=[seed], **options))  # type: ignore[arg-type]
-        got = alone["units"].values[0, 0].tolist() if "units" in alone else []
-        assert together.row(b).values[0, 0].tolist() == got
-
-
-def test_own_transformer_equals_llama() -> None:
-    from transformers import LlamaConfig, LlamaModel
-
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=8,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    theirs = LlamaModel(config).eval()
-    ours = Transformer(replace(OWN, norm_eps=config.rms_norm_eps)).eval()
+def test_nothing_sees_its_own_future(case: SpeechLM) -> None:
+    grid = case.pack(streams_of(case.layout, [6]))
     with torch.no_grad():
-        for mine, layer in zip(ours.layers, theirs.layers, strict=True):
-            a, f = layer.self_attn, layer.mlp
-            mine.attention.qkv.weight.copy_(torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight]))
-            mine.attention.out.weight.copy_(a.o_proj.weight)
-            mine.feed_forward.up.weight.copy_(torch.cat([f.gate_proj.weight, f.up_proj.weight]))
-            mine.feed_forward.down.weight.copy_(f.down_proj.weight)
-        x = torch.randn(2, 11, 32)
-        difference = (ours(x) - theirs(inputs_embeds=x).last_hidden_state).abs().max()
-    assert float(difference) < 1e-5
+        before = case(grid)
+        for s in range(grid.num_steps):
+            changed = {n: v.clone() for n, v in grid.values.items()}
+            for name, value in changed.items():
+                if value.is_floating_point():
+                    value[:, s] += 1
+                else:
+                    value[:, :, s] = (value[:, :, s] + 1) % case.wiring.discrete(name).codebook_size
+            after = case(replace(grid, values=changed))
+            assert torch.equal(after[:, : s + 1], before[:, : s + 1])
 
 
-def test_a_state_in_any_pieces_equals_the_whole() -> None:
-    torch.manual_seed(2)
-    model = Transformer(OWN).eval()
-    x = torch.randn(2, 12, 32)
+def test_a_loss_is_weighted_by_stream(build: Build) -> None:
+    layout, inputs, predicted = CASES["parallel"]
+    lm = build(layout, SPECS, inputs, heads=predicted)
+    losses = lm.loss(lm.pack(streams_of(layout, [6, 3])), {"codes": 0.25})
+    assert float(losses["total"]) == pytest.approx(float(losses["units"] + 0.25 * losses["codes"]))
+
+
+def test_what_shares_a_table_competes_in_one_softmax(build: Build) -> None:
+    layout, inputs, predicted = CASES["joint"]
+    for tied in (False, True):
+        lm = build(layout, SPECS, inputs, heads=predicted, tied=tied)
+        text, units = lm.head("text"), lm.head("units")
+        # Two matrices would each know half of the streams, and a choice between streams neither.
+        assert text.weight is units.weight
+        assert len(text.weight) == 12 + 31
+        assert (text.weight is lm.tables["all"].embedding.weight) == tied
+        streams = streams_of(layout, [4])
+        shuffled = {n: streams[n] for n in reversed(streams)}
+        assert torch.equal(lm.log_prob(streams)["text"], lm.log_prob(shuffled)["text"])
+
+
+def test_separate_tables_do_not_compete(build: Build) -> None:
+    lm = build(Parallel(("units", "other")), SPECS, {"units": Lookup(), "other": Lookup()})
+    assert lm.head("units").weight is not lm.head("other").weight
+    assert len(lm.tables) == 2
+
+
+def test_tied_heads_have_no_matrix_of_their_own(build: Build) -> None:
+    lm = build(Flat("units"), SPECS, {"units": Lookup()}, tied=True)
+    assert lm.head("units").weight is lm.tables["units"].embedding.weight
+    assert sum(len(p) == 31 for p in lm.parameters()) == 1
+
+
+def test_a_channel_may_read_the_rows_of_another(build: Build) -> None:
+    layout, inputs, predicted = CASES["channels"]
+    lm = build(layout, SPECS, inputs, heads=predicted)
+    assert list(lm.tables) == ["units"]
+    streams = streams_of(layout, [5])
+    same = {"units": streams["units"], "other": streams["units"]}
+    grid = lm.pack(same)
     with torch.no_grad():
-        whole = model(x)
-        state = model.init_state(2, capacity=2)
-        pieces = [model(part, None, state) for part in x.split([1, 4, 1, 6], dim=1)]
-    assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-5)
+        assert torch.allclose(lm.embed(grid), 2 * lm.tables["units"]("units", grid.values["units"], None))
 
 
-def test_prompt_of_features_then_units() -> None:
-    specs = {**UNITS, "heard": StreamSpec(kind=Continuous(6), frame_rate=50.0)}
-    config = SpeechLM.Config(
-        layout=Concat((Flat("heard"), Flat("units"))),
-        backbone=OWN,
-        inputs={"heard": Project.Config(hidden=16), "units": Lookup()},
-        heads={"units": Linear.Config()},
-    )
-    torch.manual_seed(0)
-    lm: SpeechLM = config.build(specs).eval()
-    heard = TokenSequence(torch.randn(2, 5, 6), torch.tensor([5, 3]))
-    made = collect(lm.generate({"heard": heard}, sampler=GREEDY.ban(units=((30, 31),)), max_steps=4))
-    assert made["units"].lengths.tolist() == [4, 4]
-    assert "heard" not in made
-    loss = lm.loss(lm.pack({"heard": heard, "units": units([4, 2])["units"]}))["total"]
+def test_a_stream_that_is_not_heard_has_no_embeddings(build: Build) -> None:
+    layout, inputs, predicted = CASES["unheard"]
+    lm = build(layout, SPECS, inputs, heads=predicted)
+    assert list(lm.tables) == ["units"]
+    lm.loss(lm.pack(streams_of(layout, [5])))["total"].backward()
+    assert all(p.grad is not None for p in lm.parameters()), "parameters that nothing trains"
+
+
+def test_every_parameter_is_trained(case: SpeechLM) -> None:
+    case.loss(case.pack(streams_of(case.layout, [6, 3])))["total"].backward()
+    for name, p in case.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.isfinite().all(), name
+
+
+def test_many_logits_are_computed_again_and_not_kept(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, inputs, predicted = CASES["parallel"]
+    lm = build(layout, SPECS, inputs, heads=predicted)
+    grid = lm.pack(streams_of(layout, [6, 3]))
+
+    def gradients() -> list[Tensor]:
+        lm.zero_grad()
+        lm.loss(grid)["total"].backward()
+        return [p.grad for p in lm.parameters() if p.grad is not None]
+
+    whole = gradients()
+    monkeypatch.setattr(heads, "_MOST_LOGITS", 64)
+    for a, b in zip(whole, gradients(), strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["flat", "answer"])
+def test_mixed_precision_trains(name: str, build: Build, one_of_each: Transformer.Config | HF.Config) -> None:
+    layout, inputs, predicted = CASES[name]
+    lm = build(layout, SPECS, inputs, heads=predicted, backbone=one_of_each).float().train()
+    with torch.no_grad():
+        for p in lm.parameters():
+            if p.ndim > 1:
+                p.mul_(0.125)
+    grid = lm.pack(streams_of(layout, [9, 4]))
+    exact = lm.loss(grid)["total"]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = lm.loss(grid)["total"]
     loss.backward()
-    assert torch.isfinite(loss)
-    assert all(p.grad is not None for n, p in lm.named_parameters() if "heard" in n)
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(float(exact), rel=2e-2)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in lm.parameters())
+    lm.bfloat16()
+    assert float(lm.loss(grid)["total"]) == pytest.approx(float(exact), rel=5e-2)
 
 
-def test_delayed_codebooks_come_as_whole_frames() -> None:
-    specs = {"codes": StreamSpec(kind=Discrete(12, num_codebooks=3), frame_rate=12.5)}
-    config = SpeechLM.Config(
-        layout=Parallel(("codes",), delays=(0, 1, 2)),
-        backbone=OWN,
-        inputs={"codes": Lookup()},
-        heads={"codes": Linear.Config()},
-    )
-    torch.manual_seed(0)
-    lm: SpeechLM = config.build(specs).eval()
-    sampler = Sampler(Sampling(temperature=1.0)).ban(codes=((12, 13),))
-    made = collect(lm.generate(sampler=sampler, max_steps=9, batch_size=2))["codes"]
-    assert made.values.shape == (2, 3, 7)
-    assert int(made.values.max()) < 12
+def test_a_crop_without_its_last_step_is_scored_as_far_as_it_goes(build: Build) -> None:
+    lm = build(Flat("units"), SPECS, {"units": Lookup()})
+    grid = lm.pack(streams_of(Flat("units"), [6]))
+    with torch.no_grad():
+        assert torch.allclose(lm.nll(grid.steps(0, 4))["units"], lm.nll(grid)["units"][:, :, :4], atol=1e-6)
 
 
-def test_a_choice_of_streams_needs_one_vocabulary() -> None:
-    specs = {
-        "units": StreamSpec(kind=Discrete(8), frame_rate=25.0, deduplicated=True),
-        "pitch": StreamSpec(kind=Discrete(4), frame_rate=5.0, deduplicated=True),
-    }
-    config = SpeechLM.Config(
-        layout=Merge(("units", "pitch")),
-        backbone=OWN,
-        inputs={"units": Lookup("speech"), "pitch": Lookup("speech")},
-        heads={"units": Linear.Config(tied=True), "pitch": Linear.Config(tied=True)},
-    )
-    torch.manual_seed(0)
-    lm: SpeechLM = config.build(specs).eval()
-    made = collect(lm.generate(sampler=Sampler(Sampling(temperature=1.0)), max_steps=30, batch_size=2))
-    assert int(made["units"].values.max()) < 8
-    assert int(made["pitch"].values.max()) < 4
+def test_scores_of_nothing(build: Build) -> None:
+    lm = build(Flat("units", closed=False), SPECS, {"units": Lookup()})
+    nothing = {"units": TokenSequence(torch.zeros((2, 1, 0), dtype=torch.long), torch.tensor([0, 0]))}
+    assert lm.log_prob(nothing)["units"].shape == (2, 1, 0)
+    assert float(lm.loss(lm.pack(nothing))["total"]) == 0
 
 
-def test_sampling_follows_the_softmax() -> None:
-    from lalia.lm.sampling import sample, uniform
+def config(layout: Layout, inputs: Inputs, predicted: Mapping[str, Linear.Config]) -> SpeechLM.Config:
+    own = Transformer.Config(num_layers=1, num_heads=2, dim=16)
+    return SpeechLM.Config(layout=layout, backbone=own, inputs=inputs, heads=predicted)
 
-    logits = torch.tensor([1.0, 0.0, -1.0, 2.0])
-    n = 20000
-    draw = torch.tensor([[uniform(seed, k) for k in (0, 1)] for seed in range(n)], dtype=torch.float64)
-    counts = torch.bincount(sample(logits.expand(n, 4), Sampling(), draw), minlength=4)
-    expected = logits.softmax(dim=0) * n
-    assert float(((counts - expected) ** 2 / expected).sum()) < 16.3  # chi-square, 3 degrees, p = 0.001
-    kept = sample(logits.expand(n, 4), Sampling(top_k=2), draw)
-    assert set(kept.tolist()) == {0, 3}
-    assert set(sample(logits.expand(n, 4), Sampling(top_p=0.6), draw).tolist()) == {3}
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (config(Flat("units"), {"mel": Lookup()}, {"units": Linear.Config()}), "inputs name stream 'mel'"),
+        (config(Flat("units"), {"units": Lookup()}, {"mel": Linear.Config()}), "heads name stream 'mel'"),
+        (config(Flat("units"), {}, {"units": Linear.Config()}), "no inputs or no heads"),
+        (config(Flat("units"), {"units": Lookup()}, {}), "no inputs or no heads"),
+        (config(Flat("units"), {"units": Project.Config()}, {"units": Linear.Config()}), "cannot be projected"),
+        (config(Flat("heard"), {"heard": Lookup()}, {"heard": Linear.Config()}), "'heard' holds features"),
+        (config(Flat("heard"), {"heard": Project.Config()}, {"heard": Linear.Config()}), "'heard' holds features"),
+        (
+            config(
+                Parallel(("units", "text")),
+                {"units": Lookup(), "text": Lookup(tied_to="units")},
+                {"units": Linear.Config()},
+            ),
+            "'text' is tied to 'units'",
+        ),
+        (
+            config(
+                Parallel(("units", "other")),
+                {"units": Lookup(tied_to="other"), "other": Lookup(tied_to="units")},
+                {"units": Linear.Config()},
+            ),
+            "is tied to",
+        ),
+        (
+            config(
+                Merge(("units", "other")),
+                {"units": Lookup("all"), "other": Lookup("all")},
+                {"units": Linear.Config(tied=True), "other": Linear.Config()},
+            ),
+            "Tie all of them or none",
+        ),
+    ],
+)
+def test_models_that_do_not_fit_together_are_refused(wrong: SpeechLM.Config, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        wrong.build(SPECS)

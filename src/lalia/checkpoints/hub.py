@@ -13,11 +13,12 @@ _WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def snapshot(hub_id: str, *, offline: bool = False) -> Path:
+def snapshot(hub_id: str, *, offline: bool = False, description: str = "config.json") -> Path:
     """The folder of a hub repository in the hub's own cache, brought there when it is not.
 
     :param hub_id: ``owner/name``.
     :param offline: look only into the cache.
+    :param description: the file that says what the weights are.
     :raises WeightsError: the hub cannot be reached, or has no such repository, or it has no safetensors.
     """
     from huggingface_hub import errors, snapshot_download
@@ -41,17 +42,18 @@ def snapshot(hub_id: str, *, offline: bool = False) -> Path:
     except Exception as error:  # noqa: BLE001  the transport's own exceptions are not part of the hub's interface
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise WeightsError(f"{hub_id} cannot be had from the hub ({reason}). Try again later.") from None
-    return check_folder(Path(folder), hub_id)
+    return check_folder(Path(folder), hub_id, description)
 
 
-def check_folder(folder: Path, name: str) -> Path:
+def check_folder(folder: Path, name: str, description: str = "config.json") -> Path:
     """``folder``, if it has a configuration and all its weights as safetensors.
 
     :param name: what to call it in an error.
     :raises WeightsError: it has not.
     """
-    if not (folder / "config.json").is_file():
-        raise WeightsError(f"{name} has no config.json. Give a folder in the Hugging Face layout.")
+    if not (folder / description).is_file():
+        layout = "in the Hugging Face layout" if description == "config.json" else "that lalia wrote"
+        raise WeightsError(f"{name} has no {description}. Give a folder {layout}.")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:

@@ -29,7 +29,7 @@ AudioPaths = Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Recor
 Corpora = Annotated[
     list[Path], typer.Argument(metavar="PATH...", help="Folders, recordings, manifests (.jsonl) or cut sets.")
 ]
-ModelName = Annotated[str, typer.Option("--model", help="A bundled model, or the directory of one.")]
+ModelName = Annotated[str, typer.Option("--model", help="A bundled model, the directory of one, or a hub id.")]
 SoundFile = Annotated[Path, typer.Option("-o", "--output", help="Where to write the sound; the suffix is its format.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Makes it repeatable.")]

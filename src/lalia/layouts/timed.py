@@ -56,7 +56,7 @@ class Merge(Layout):
 class Switch(Layout):
     """Spans of one stream after another, each opened by a marker (SUTLM, SpiRit-LM)::
 
-        switch  0 . . 1 . . 0 . E
+        switch  0 . . 1 . . 2 . E
         speech  . 0 1 . . . . 2 .
         text    . . . . 0 1 . . .
 

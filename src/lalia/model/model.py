@@ -77,9 +77,7 @@ class Model:
         folder = Path(folder)
         recipe, more = read_description(folder, "recipe", trust=trust)
         if not isinstance(recipe, Recipe):
-            raise CheckpointError(
-                f"{folder / DESCRIPTION} holds a {type(recipe).__name__}. Name the directory of a model."
-            )
+            raise CheckpointError(f"{folder / DESCRIPTION} holds no recipe. Name the directory of a model.")
         tensors, learned = _split(read_weights(folder))
         model = cls(recipe, learned=learned, identities=more.get("tokenizers", {}))
         load_tensors(model.module, tensors, str(folder))

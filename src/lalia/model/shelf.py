@@ -1,6 +1,7 @@
 """Where models and tokenizers are found: bundled ones by name, others by their directory."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lalia.checkpoints import hub
 from lalia.config import Configuration
-from lalia.errors import CheckpointError
+from lalia.errors import CheckpointError, WeightsError
 from lalia.model.model import Model
 from lalia.store import DESCRIPTION, holds, read_description, read_weights, write_description, write_weights
 
@@ -27,9 +29,10 @@ def bundled() -> dict[str, Path]:
 
 
 def find(name: str | Path) -> Path:
-    """The directory of a model: a bundled name, or a path.
+    """The directory of a model: a bundled name, a path, or a hub id (``owner/name``).
 
     :raises CheckpointError: there is no such model.
+    :raises WeightsError: the hub does not have it, or cannot be reached.
     """
     models = bundled()
     if str(name) in models:
@@ -44,17 +47,26 @@ def find(name: str | Path) -> Path:
         raise CheckpointError(f"{path} has no {DESCRIPTION}. Name a directory that lalia wrote.")
     if path.exists():
         raise CheckpointError(f"{path} is a file. Name the directory of a model.")
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) and not path.parent.exists():
+        return _from_hub(str(name))
     close = difflib.get_close_matches(str(name).replace("_", "-"), models, n=1)
     hint = (
         f"Did you mean {close[0]!r}?"
         if close
-        else f"Bundled are {', '.join(sorted(models)) or 'none'}; or name a directory."
+        else f"Bundled are {', '.join(sorted(models)) or 'none'}; or name a directory or a hub id."
     )
     raise CheckpointError(f"There is no model {str(name)!r}. {hint}")
 
 
+def _from_hub(name: str) -> Path:
+    try:
+        return hub.snapshot(name, offline=True, description=DESCRIPTION)
+    except WeightsError:
+        return hub.snapshot(name, description=DESCRIPTION)
+
+
 def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
-    """A model by the name under which it is bundled, or from a directory.
+    """A model by the name under which it is bundled, from a directory, or from the hub.
 
     :raises CheckpointError: there is no such model, or it is damaged.
     """

@@ -169,11 +169,8 @@ class TrainVocoder(Task):
                 seed,
             )
 
-        return Prepared(
-            self.gan.build(vocoder),
-            batches(data.train, seed),
-            _if_any(data.dev, lambda dev: _first(batches(dev, 0))),
-        )
+        validation = _if_any(data.dev, lambda dev: _first(batches(dev, 0)))
+        return Prepared(self.gan.build(vocoder), batches(data.train, seed), validation)
 
 
 @dataclass(frozen=True)
@@ -251,11 +248,8 @@ class TrainPart(Task):
                 world=world_size(),
             )
 
-        return Prepared(
-            PartLoss(whole, part),
-            batches(data.train, seed),
-            _if_any(data.dev, lambda dev: _first(batches(dev, 0))),
-        )
+        validation = _if_any(data.dev, lambda dev: _first(batches(dev, 0)))
+        return Prepared(PartLoss(whole, part), batches(data.train, seed), validation)
 
 
 class _Speaks(Protocol):
