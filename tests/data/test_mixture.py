@@ -85,6 +85,18 @@ def test_a_mixture_in_batches(tokens: Callable[..., str]) -> None:
     assert BatchPlan(other.lengths("units"), 40, draw=other.draw).fingerprint != plan.fingerprint
 
 
+def test_only_scattered_speakers_are_in_several_splits(tokens: Callable[..., str]) -> None:
+    path = tokens("a", 600)
+    voices = tuple(f"a{i}" for i in range(100))
+    speakers = []
+    for name in ("train", "dev", "test"):
+        data = Mixture((Source(path, split=name),), scattered=voices).open()
+        speakers.append({data[i].speaker for i in range(len(data))})
+    shared = speakers[0] & speakers[1] | speakers[0] & speakers[2] | speakers[1] & speakers[2]
+    assert shared
+    assert shared <= set(voices)
+
+
 def test_splits_of_a_mixture_are_disjoint(tokens: Callable[..., str]) -> None:
     path = tokens("a", 300)
     ids = {}

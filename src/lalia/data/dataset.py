@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,14 +149,18 @@ class TokenDataset:
         part.__setstate__({**self.__getstate__(), "_rows": self._rows[np.asarray(rows, dtype=np.int64)]})
         return part
 
-    def split(self, name: str, fractions: Mapping[str, float] = SPLITS, seed: int = 0) -> "TokenDataset":
+    def split(
+        self, name: str, fractions: Mapping[str, float] = SPLITS, seed: int = 0, *, scattered: Collection[str] = ()
+    ) -> "TokenDataset":
         """One of the disjoint parts that ``Manifest.split`` makes of the same utterances by speaker.
 
+        :param scattered: speakers whose utterances fall to all parts.
         :raises DataError: there is no part of that name, or the shares do not sum to 1.
         """
         if name not in fractions:
             raise DataError(f"There is no split {name!r}. There is {', '.join(fractions)}.")
-        keys = [id_ if speaker is None else speaker for id_, speaker in zip(self.ids, self.speakers, strict=True)]
+        pairs = zip(self.ids, self.speakers, strict=True)
+        keys = [id_ if speaker is None or speaker in scattered else speaker for id_, speaker in pairs]
         return self.select([i for i, key in enumerate(keys) if split_of(key, fractions, seed) == name])
 
     # -- rows ---------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class Mixture(Configuration):
     :param size: utterances per epoch; as many as there are when not given.
     :param seed: of the order in which a source is gone through, 0 or more.
     :param fractions: the splits and the share of the speakers in each.
+    :param scattered: speakers whose utterances fall to all splits.
     """
 
     sources: tuple[Source, ...]
@@ -54,6 +55,7 @@ class Mixture(Configuration):
     size: int | None = None
     seed: int = 0
     fractions: Mapping[str, float] = field(default_factory=lambda: dict(SPLITS))
+    scattered: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -75,7 +77,7 @@ class Mixture(Configuration):
         for source in self.sources:
             part = TokenDataset(source.path, streams=streams)
             if source.split is not None:
-                part = part.split(source.split, self.fractions)
+                part = part.split(source.split, self.fractions, scattered=self.scattered)
             if not len(part):
                 which = f"split {source.split!r} of {source.path}" if source.split else source.path
                 raise DataError(f"The {which} has no utterances. Choose other fractions or more data.")

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lalia.config import Configurable
 from lalia.layouts import Grid, Vocabulary
+from lalia.nn.packed import PackedWeight
 
 __all__ = ["Linear"]
 
@@ -52,6 +53,7 @@ class Linear(Configurable, nn.Module):
         super().__init__()
         self.config, self.stream, self.joint, self.vocabulary = config, stream, joint, vocabulary
         self._rows_of = rows_of
+        self._packed: dict[tuple[int, int], PackedWeight] = {}
         if weight is None:
             weight = nn.Parameter(torch.empty(vocabulary.size, dim))
             nn.init.normal_(weight, std=0.02)
@@ -64,7 +66,8 @@ class Linear(Configurable, nn.Module):
     def logits(self, hidden: Tensor, rows: range) -> Tensor:
         """[n, D] to [n, V] over some rows of the vocabulary."""
         weight = self.weight if len(rows) == len(self.weight) else self.weight[rows.start : rows.stop]
-        return F.linear(hidden, weight.to(hidden.dtype))
+        packed = self._packed.setdefault((rows.start, rows.stop), PackedWeight())
+        return packed.linear(hidden, weight.to(hidden.dtype))
 
     def nll(self, hidden: Tensor, target: Grid) -> Tensor:
         """Negative log-likelihood of every cell of the stream.

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
+from lalia.nn.packed import pack_linears
 from lalia.streaming import State
 
 __all__ = ["HF", "HFState", "take_rows"]
@@ -112,6 +113,7 @@ class HF(Configurable, nn.Module):
         self.model = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
         # The SpeechLM embeds; what is left here would be memory and dead parameters.
         self.model.set_input_embeddings(nn.Module())
+        pack_linears(self.model)
 
     def init_state(self, batch_size: int, capacity: int = 256) -> HFState:
         """An empty cache; it grows with every step, whatever ``capacity``."""

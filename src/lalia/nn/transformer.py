@@ -17,6 +17,7 @@ from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.nn.kernels import RMSNorm, attend, rotate
 from lalia.nn.kv import KVState, KVView
+from lalia.nn.packed import Linear
 
 __all__ = ["KVState", "Transformer"]
 
@@ -48,8 +49,8 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout
         width = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
         # One matrix for queries, keys and values: one read of x, one product.
-        self.qkv = nn.Linear(config.dim, width, bias=config.bias or config.qkv_bias)
-        self.out = nn.Linear(self.num_heads * self.head_dim, config.dim, bias=config.bias)
+        self.qkv = Linear(config.dim, width, bias=config.bias or config.qkv_bias)
+        self.out = Linear(self.num_heads * self.head_dim, config.dim, bias=config.bias)
 
     def forward(self, x: Tensor, table: tuple[Tensor, Tensor] | None, view: KVView | None, layer: int) -> Tensor:
         b, s, _ = x.shape
@@ -76,8 +77,8 @@ class FeedForward(nn.Module):
         self.activation = config.activation
         self.gated = config.activation in ("swiglu", "geglu")
         # Gate and value side by side in one matrix.
-        self.up = nn.Linear(config.dim, config.hidden * (2 if self.gated else 1), bias=config.bias)
-        self.down = nn.Linear(config.hidden, config.dim, bias=config.bias)
+        self.up = Linear(config.dim, config.hidden * (2 if self.gated else 1), bias=config.bias)
+        self.down = Linear(config.hidden, config.dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.up(x)

@@ -10,7 +10,7 @@ from lalia.training import PredictTokens, Trainer, TrainStage, TrainVocoder
 from lalia.training.objectives.gan import VocoderGAN
 from lalia.vocoders import UnitVocos
 
-VOICES = ("af_heart", "bf_emma", "bm_george", "af_bella", "am_puck", "af_nicole")
+VOICES = ("af_heart", "am_michael", "bf_emma", "bm_george", "af_bella", "am_puck", "af_nicole", "am_fenrir")
 
 
 def mini_gslm() -> Recipe:

@@ -63,20 +63,23 @@ class Material:
         """The SHA-256 of the tokenizer of each stream."""
         return {name: made.sha256 for name, made in self.info.items()}
 
-    def stage_data(self, folders: Sequence[str | Path] = ()) -> StageData:
+    def stage_data(self, folders: Sequence[str | Path] = (), *, voices: Sequence[str] = ()) -> StageData:
         """The training part of all folders, and what is held out of them (by speaker).
 
         :param folders: others than these.
+        :param voices: speakers that are to be learned: single utterances of theirs are held out, never all.
         :raises DataError: they are of different tokenizers, or damaged.
         """
         paths = [Path(f) for f in folders] or list(self.folders)
         sizes = {path: TokenDataset(path) for path in paths}
 
         def part(split: str | None) -> Recorded | None:
-            held = [p for p in paths if split is None or len(sizes[p].split(split, SPLITS))]
+            held = [p for p in paths if split is None or len(sizes[p].split(split, SPLITS, scattered=voices))]
             if not held:
                 return None
-            tokens: MixtureDataset = Mixture(tuple(Source(str(p), split=split) for p in held)).open()
+            tokens: MixtureDataset = Mixture(
+                tuple(Source(str(p), split=split) for p in held), scattered=tuple(voices)
+            ).open()
             return Recorded.of(tokens, [_manifest(p) for p in held])
 
         train, dev = part("train"), part("dev")

@@ -161,7 +161,8 @@ def _fit(vocoder: GriffinLim, material: Material, tell: Callable[[str], None]) -
 def _run_stage(model: Model, stage: TrainStage, material: Material, run: Path, resume: bool) -> None:
     stage.freeze(model.module)
     folder = run / "stages" / stage.name
-    prepared = stage.task.prepare(model, material.stage_data(stage.data), stage.trainer.seed)
+    data = material.stage_data(stage.data, voices=getattr(stage.task, "voices", ()))
+    prepared = stage.task.prepare(model, data, stage.trainer.seed)
     trainer: Trainer = stage.trainer.build(
         prepared.objective, prepared.batches, folder, validation=prepared.validation, save_model=model.save
     )

@@ -28,7 +28,7 @@ from lalia.training.gradients import backward, mean_losses, total_counts
 from lalia.training.learner import Learner
 from lalia.training.metrics import Reporter, Window, measure
 from lalia.training.protocols import Batches, Objective
-from lalia.training.runtime import Interrupts, evaluating, seed_everything, to_device, train_mode
+from lalia.training.runtime import Interrupts, MemoryGuard, evaluating, seed_everything, to_device, train_mode
 from lalia.training.schedule import Schedule, learning_rate_scale
 
 __all__ = ["Batches", "Objective", "Progress", "Trainer"]
@@ -169,6 +169,7 @@ class Trainer(Configurable):
         self.device = self.learner.device
         self.progress = Progress()
         self.window = Window()
+        self._memory = MemoryGuard()
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -196,6 +197,7 @@ class Trainer(Configurable):
                 report = self._train_step(batches)
                 progress.step += 1
                 reporter.advance(progress.step)
+                self._memory.check()
 
                 overtime = config.max_seconds is not None and time.monotonic() - started >= config.max_seconds
                 # Any rank may be told to stop; all must stop at the same step.
