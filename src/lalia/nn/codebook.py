@@ -13,6 +13,7 @@ from torch.nn import functional as F
 __all__ = ["Codebook", "Usage"]
 
 _EPSILON = 1e-5
+_ROWS = 8192
 _FIT_ROWS = 64
 """Vectors per code that the first centres are fitted on."""
 
@@ -77,7 +78,11 @@ class Codebook(nn.Module):
     def assign(self, x: Tensor) -> Tensor:
         """The nearest code [...] of each vector [..., D]."""
         flat = self._scaled(x.detach().reshape(-1, self.dim).float())
-        return torch.cdist(flat[None], self.vectors[None].float())[0].argmin(dim=-1).view(x.shape[:-1])
+        table = self.vectors.float()
+        # |x - v|^2 without the |x|^2 that all codes share; in pieces, so that memory does not grow with the input.
+        sizes, table = table.square().sum(1), -2 * table.T
+        nearest = [torch.addmm(sizes, part, table).argmin(dim=1) for part in flat.split(_ROWS)]
+        return torch.cat(nearest).view(x.shape[:-1])
 
     def lookup(self, codes: Tensor) -> Tensor:
         """The vectors [..., D] of codes [...]."""

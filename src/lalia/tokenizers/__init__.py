@@ -1,8 +1,9 @@
 """Tokenizers: audio and text to discrete tokens."""
 
 from lalia.tokenizers.base import SpeechTokenizer, identity_of
+from lalia.tokenizers.codec import Codec
 from lalia.tokenizers.kmeans import assign, fit_kmeans
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.text import Text
 
-__all__ = ["SSLUnits", "SpeechTokenizer", "Text", "assign", "fit_kmeans", "identity_of"]
+__all__ = ["Codec", "SSLUnits", "SpeechTokenizer", "Text", "assign", "fit_kmeans", "identity_of"]
