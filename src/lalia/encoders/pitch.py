@@ -54,8 +54,8 @@ class PitchTracker(Configurable, nn.Module):
     """Audio to F0 [B, T, 2]: in Hz, 0 where unvoiced, and the probability of voicing.
 
     Frame ``t`` is centred on sample ``(t + 1/2) * sample_rate / frame_rate``: T = ceil(N * frame_rate / sample_rate),
-    as for the encoders of units. Nothing is learned. Costs and thresholds are Boersma's (and Praat's); the probability is
-    a logistic function of by how much voicing wins within the frame.
+    as for the encoders of units. Nothing is learned. Costs and thresholds are Boersma's (and Praat's); the
+    probability is a logistic function of by how much voicing wins within the frame.
 
     :param frame_rate: in Hz.
     :param sample_rate: of the sound that is analysed, in Hz; ``encode`` resamples.
