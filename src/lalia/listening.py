@@ -10,7 +10,7 @@ from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.recipe import Stream
 from lalia.streams import Discrete, Streams, TokenSequence
-from lalia.tokenizers import Text, align_text
+from lalia.tokenizers import Durations, Text, align_text, pool_by_runs
 
 __all__ = ["Listener"]
 
@@ -66,6 +66,10 @@ class Listener:
             if isinstance(tokenizer, Text):
                 made[name] = self._text(name, stream, tokenizer, made, text, words)
                 continue
+            if isinstance(tokenizer, Durations):
+                assert stream.per_run_of is not None
+                made[name] = tokenizer.per_run(made[stream.per_run_of])
+                continue
             key = (stream.tokenizer, stream.channel)
             if key not in codes:
                 # Streams that are slices of one tokenizer's codebooks hear once.
@@ -75,7 +79,7 @@ class Listener:
                 first, stop = stream.codebooks
                 tokens = replace(tokens, values=tokens.values[:, first:stop])
             if stream.per_run_of is not None:
-                tokens = tokenizer.per_run(tokens, made[stream.per_run_of])
+                tokens = pool_by_runs(tokens, made[stream.per_run_of])
             made[name] = tokens
         return made
 
