@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from lalia.errors import ConfigError
 from lalia.nn.kernels import RMSNorm, attend, rotate
+from lalia.nn.layers import FeedForward
 from lalia.nn.packed import Linear
-from lalia.nn.transformer import FeedForward, Transformer, angles
+from lalia.nn.positions import angles
+from lalia.nn.transformer import Transformer
 from lalia.streaming import State
 
 __all__ = ["WindowState", "WindowTransformer"]
