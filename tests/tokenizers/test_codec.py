@@ -34,6 +34,15 @@ CODECS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Convolutions as small as these take longer to share than to compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def loud(codec):
     """Weights large enough for every path to matter, and codebooks that fit what comes."""
     with torch.no_grad():
@@ -119,8 +128,8 @@ def test_untrained_codecs_are_the_same_each_time(name):
     tiny.build().encode(Audio(torch.randn(1, 1, 64), 1600))
 
 
-def test_full_sizes_are_the_published_ones():
-    """Mimi's convolutions and Transformers without the codebooks: 79.3 M with 32 of them (model card of Mimi)."""
+def test_the_full_size_is_mimis():
+    """96.2 M parameters, the codebooks included (model card of kyutai/mimi)."""
     transformer = Transformer.Config(
         num_layers=8, num_heads=8, dim=512, ffn_dim=2048, context=250, norm="layer", activation="gelu"
     )
@@ -137,7 +146,7 @@ def test_full_sizes_are_the_published_ones():
 # -- streaming ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=3), st.lists(st.integers(0, 300), max_size=5))
 def test_encoding_in_pieces_equals_encoding_whole(codec, lengths, cuts):
     audio = sound(codec, *lengths)
@@ -149,7 +158,7 @@ def test_encoding_in_pieces_equals_encoding_whole(codec, lengths, cuts):
         assert torch.equal(row, codec.encode(audio.row(b)).values[0])
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=3), st.lists(st.integers(0, 30), max_size=5))
 def test_decoding_in_pieces_equals_decoding_whole(codec, lengths, cuts):
     kind = codec.spec.kind
