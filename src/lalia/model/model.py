@@ -16,7 +16,7 @@ from lalia.model.continuation import Continuation, Speaker, continue_speech
 from lalia.model.scoring import Scores, score
 from lalia.model.voices import find_voice
 from lalia.model.weights import load_tensors, tensors_of
-from lalia.recipe import Recipe
+from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
 from lalia.vocoders import Vocoder
@@ -49,7 +49,7 @@ class Model:
     ) -> None:
         self.recipe = recipe
         self.specs = recipe.specs
-        self.lms = nn.ModuleDict({name: config.build(self.specs) for name, config in recipe.lms.items()})
+        self.lms = build_lms(recipe)
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
         self.learned: dict[str, Mapping[str, Tensor]] = dict(learned or {})
         self.identities = dict(identities or {})

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lalia.nn.masks import Sight
 from lalia.streaming import State
 
-__all__ = ["KVState", "KVView"]
+__all__ = ["KVState", "KVView", "View"]
 
 
 @dataclass
@@ -19,12 +20,14 @@ class KVState(State):
     """Keys and values of every layer so far.
 
     ``keys`` and ``values``: per layer [B, H_kv, capacity, D_head]; ``position`` [B]: steps already taken by
-    each row, on the CPU, where it is read. Rows may stand at different positions.
+    each row, on the CPU, where it is read. Rows may stand at different positions. With a ``window``, no more
+    than that many steps are kept: the step at position p lies at p modulo the window.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
     position: Tensor
+    window: int | None = None
 
     @property
     def capacity(self) -> int:
@@ -33,11 +36,14 @@ class KVState(State):
 
     def reserve(self, steps: int) -> None:
         """Make room for ``steps`` positions, at least doubling, so that growth costs O(1) a step."""
-        if steps > self.capacity:
-            self._widen(max(steps, 2 * self.capacity))
+        most = steps if self.window is None else min(steps, self.window)
+        if most > self.capacity:
+            # Below the window nothing has come round yet, so that room at the end keeps every step in its place.
+            room = max(most, 2 * self.capacity)
+            self._widen(room if self.window is None else min(room, self.window))
 
     def reset(self, fresh: "KVState", rows: Tensor) -> "KVState":
-        old, new = KVState(self.keys, self.values, self.position), KVState(fresh.keys, fresh.values, fresh.position)
+        old, new = (KVState(s.keys, s.values, s.position, s.window) for s in (self, fresh))
         capacity = max(old.capacity, new.capacity)
         old._widen(capacity)
         new._widen(capacity)
@@ -50,46 +56,122 @@ class KVState(State):
             self.values = [F.pad(v, (0, 0, 0, room)) for v in self.values]
 
 
-class KVView:
-    """Where one forward pass writes into a KVState, and what its steps may see there: alike for every layer.
+class View:
+    """What the steps of one forward pass see, alike for every layer; here, of a whole input.
 
-    :param steps: S of the pass; the state is given room for them.
+    :param steps: S of the pass.
     """
 
-    def __init__(self, state: KVState, steps: int) -> None:
-        device = state.keys[0].device
-        starts = state.position.tolist()
-        self._first = min(starts)
-        self.stop = max(starts) + steps
+    def __init__(
+        self,
+        sight: Sight,
+        steps: int,
+        device: torch.device,
+        *,
+        lengths: Tensor | None = None,
+        prefix: Tensor | None = None,
+    ) -> None:
+        self.at = torch.arange(steps, device=device)
+        """The positions of the steps [S], or [B or 1, S]."""
+        self.stop = steps
         """The steps of the longest row, padding included."""
-        state.reserve(self.stop)
-        self._state = state
         self.causal = False
         """Whether the steps see what a causal mask shows, without a mask of their own."""
         self.mask: Tensor | None = None
-        """What each step may see [B or 1, 1, S, stop]; None where it is all, or ``causal``."""
-        # All rows at one place is the common case (one session, or a batch of equal prompts): then what is new
-        # is one slice, and a single step needs no mask.
-        together = self._first == max(starts)
-        self._rows = None if together else torch.arange(len(starts), device=device)[:, None]
-        first = state.position[:1] if together else state.position
-        self.at = (first[:, None] + torch.arange(steps)).to(device)
-        """The positions of the steps [B or 1, S]."""
-        if together and self._first == 0:
+        """What each step may see [B or 1, 1, S, T]; None where it is all, or ``causal``."""
+        if sight.mask == "causal" and (sight.window is None or steps <= sight.window):
             self.causal = steps > 1
-        elif not together or steps > 1:
-            self.mask = (torch.arange(self.stop, device=device) <= self.at[..., None])[:, None]
+        elif sight.mask != "full" or lengths is not None or sight.window is not None:
+            at = self.at[None]
+            self.mask = sight.visible(at, at, lengths=lengths, prefix=prefix)[:, None]
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values of a layer [B, H_kv, S, D_head], and read all that there are."""
+        """Take the new keys and values of a layer [B, H_kv, S, D_head], and give all that there are."""
+        return k, v
+
+
+class KVView(View):
+    """What the steps of one forward pass see where others came before them, and where they go in a KVState.
+
+    :param state: what came before; it is given room.
+    :param lengths: [B] steps of each row; all S when not given.
+    """
+
+    def __init__(
+        self,
+        sight: Sight,
+        steps: int,
+        state: KVState,
+        *,
+        lengths: Tensor | None = None,
+        prefix: Tensor | None = None,
+    ) -> None:
+        device = state.keys[0].device
+        starts = state.position.tolist()
+        first, last = min(starts), max(starts)
+        self.stop = last + steps
+        state.reserve(self.stop)
+        self._state, self._steps = state, steps
+        self.causal, self.mask = False, None
+        # All rows at one place is the common case (one session, or a batch of equal prompts): then what is new
+        # is one slice, and a single step needs no mask.
+        together = first == last
+        count = torch.full_like(state.position, steps) if lengths is None else lengths.to(state.position)
+        sight.check_pass(state.position, state.position + count, prefix)
+        self.at = (state.position[: 1 if together else None, None] + torch.arange(steps)).to(device)
+        capacity = state.capacity
+        self._round = self.stop > capacity
+        """Whether steps come to lie where older ones were."""
+        self._old = self._round and steps > 1 and last > 0
+        """Whether what is new is seen beside what is kept, and written only after: it takes the place of what
+        its first steps still see."""
+        slots = torch.arange(capacity, device=device)
+        if not self._round:
+            of = slots[None, : self.stop]
+        elif steps == 1:
+            of = self.at - (self.at - slots) % capacity
+        elif self._old:
+            before = self.at[:, :1] - 1
+            of = torch.cat([before - (before - slots) % capacity, self.at], dim=1)
+        else:
+            of = self.at
+        whole = sight.mask == "causal" and together
+        if whole and first == 0 and (sight.window is None or self.stop <= sight.window):
+            self.causal = steps > 1
+        elif not whole or steps > 1:
+            self.mask = sight.visible(
+                self.at, of, lengths=state.position + count if sight.ends_late else None, prefix=prefix
+            )[:, None]
+        self._slice: slice | None = None
+        if together and not self._round:
+            self._slice = slice(first, self.stop)
+        elif together and steps == 1:
+            self._slice = slice(first % capacity, first % capacity + 1)
+        else:
+            self._rows, self._columns = self._targets(count, capacity, device)
+            self._slots = self.at.expand(len(starts), -1)[self._rows, self._columns] % capacity
+
+    def _targets(self, count: Tensor, capacity: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Rows and steps [n] of what is written."""
+        step = torch.arange(self._steps)
+        if self._round and self._steps > 1:
+            # Padding must not take the place of what is still seen; of too many steps the last are kept.
+            keep = (step < count[:, None]) & (step >= count[:, None] - capacity)
+        else:
+            keep = torch.ones((len(count), self._steps), dtype=torch.bool)
+        rows, columns = keep.nonzero(as_tuple=True)
+        return rows.to(device), columns.to(device)
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self._write(self._state.keys, layer, k), self._write(self._state.values, layer, v)
 
     def _write(self, kept: list[Tensor], layer: int, new: Tensor) -> Tensor:
         if kept[layer].dtype != new.dtype:
             # Under autocast the state takes the type that attention computes in.
             kept[layer] = kept[layer].to(new.dtype)
-        if self._rows is None:
-            kept[layer][:, :, self._first : self.stop] = new
+        seen = torch.cat([kept[layer], new], dim=2) if self._old else new
+        if self._slice is not None:
+            kept[layer][:, :, self._slice] = new
         else:
-            kept[layer][self._rows, :, self.at] = new.transpose(1, 2)
-        return kept[layer][:, :, : self.stop]
+            kept[layer][self._rows, :, self._slots] = new[self._rows, :, self._columns]
+        return seen if self._round and self._steps > 1 else kept[layer][:, :, : self.stop]

@@ -10,7 +10,7 @@ from torch import nn
 
 from lalia.config import Configuration
 from lalia.errors import DataError, RecipeError
-from lalia.lm import SpeechLM
+from lalia.lm import Graph, SpeechLM
 from lalia.training.distributed import rank, world_size
 from lalia.training.objectives.gan import VocoderGAN
 from lalia.training.objectives.next_token import NextToken
@@ -101,13 +101,14 @@ class PredictTokens(Task):
             )
 
     def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
-        lm = parts.lms[self.lm or next(iter(parts.lms))]
-        assert isinstance(lm, SpeechLM)
+        graph = Graph({n: lm for n, lm in parts.lms.items() if isinstance(lm, SpeechLM)})
+        name = self.lm or next(iter(graph.lms))
 
         def batches(recorded: Recorded, seed: int) -> TokenBatches:
             return TokenBatches(
                 recorded.tokens,
-                lm,
+                graph,
+                name=name,
                 seed=seed,
                 max_tokens=self.max_tokens,
                 max_length=self.max_length,
@@ -115,7 +116,7 @@ class PredictTokens(Task):
             )
 
         validation = _if_any(data.dev, lambda dev: held_out(batches(dev, 0)))
-        return Prepared(NextToken(lm, self.weights), batches(data.train, seed), validation)
+        return Prepared(NextToken(graph, self.weights, name=name), batches(data.train, seed), validation)
 
 
 @dataclass(frozen=True)

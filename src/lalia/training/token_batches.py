@@ -8,7 +8,7 @@ import torch
 
 from lalia.data import Batch, BatchPlan, BatchSampler, MixtureDataset, Row, TokenDataset, collate
 from lalia.layouts import ABSENT, Grid
-from lalia.lm import SpeechLM
+from lalia.lm import Graph, SpeechLM
 from lalia.streams import Discrete, Streams
 from lalia.training.distributed import rank, world_size
 
@@ -18,7 +18,8 @@ __all__ = ["TokenBatches", "held_out"]
 class TokenBatches:
     """Global batches by length, in an order that can be repeated and resumed; see ``Batches``.
 
-    Each micro-batch is ``{"grid": Grid, "tokens": int, "seconds": float}``.
+    Each micro-batch is ``{"grid": Grid, "tokens": int, "seconds": float}``, with ``feeds`` and ``streams`` where the
+    model reads the hidden states of others, or predicts streams that have no place in its layout (see ``NextToken``).
 
     :param max_tokens: of a global batch, padding included.
     :param micro_tokens: of a micro-batch; the whole batch when not given.
@@ -28,16 +29,21 @@ class TokenBatches:
     def __init__(
         self,
         dataset: MixtureDataset | TokenDataset,
-        lm: SpeechLM,
+        lm: SpeechLM | Graph,
         *,
+        name: str | None = None,
         max_tokens: int,
         max_length: int | None = None,
         micro_tokens: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.dataset, self.lm, self.micro = dataset, lm, micro_tokens or max_tokens
-        self.streams = tuple(s for s in lm.specs if s not in lm.layout.markers)
-        self._factor = {s: k.num_codebooks if isinstance(k := lm.specs[s].kind, Discrete) else 1 for s in self.streams}
+        self.graph = lm if isinstance(lm, Graph) else Graph({name or "lm": lm})
+        self.name = name or next(reversed(self.graph.lms))
+        self.dataset, self.lm, self.micro = dataset, self.graph.lms[self.name], micro_tokens or max_tokens
+        self.streams = self.graph.streams(self.name)
+        specs = {n: s for lm in self.graph.lms.values() for n, s in lm.wiring.specs.items()}
+        self._factor = {s: k.num_codebooks if isinstance(k := specs[s].kind, Discrete) else 1 for s in self.streams}
+        self._beside = tuple(s for s in self.lm.heads if s not in self.lm.layout.streams)
         lengths = sum(dataset.lengths(s) * self._factor[s] for s in self.streams)
         assert isinstance(lengths, torch.Tensor)
         self.lengths, self.seconds = lengths, dataset.seconds
@@ -88,10 +94,17 @@ class TokenBatches:
             cut.append(row.stop < whole)
             seconds += float(self.seconds[row.index]) * (row.stop - row.start) / max(whole, 1)
             items.append(item)
-        grid = self.lm.layout.pack(collate(items), self.lm.specs)
+        together = collate(items)
+        grids = self.graph.grids(self.name, together)
+        grid = grids.pop(self.name)
         if any(cut):
             grid = _without_end(grid, torch.tensor(cut))
-        return {"grid": grid, "tokens": sum(int(p.ge(0).sum()) for p in grid.positions.values()), "seconds": seconds}
+        batch = {"grid": grid, "tokens": sum(int(p.ge(0).sum()) for p in grid.positions.values()), "seconds": seconds}
+        if grids:
+            batch["feeds"] = grids
+        if self._beside:
+            batch["streams"] = {s: together[s] for s in self._beside}
+        return batch
 
 
 def _without_end(grid: Grid, rows: torch.Tensor) -> Grid:

@@ -1,0 +1,256 @@
+"""The depth Transformer: one frame's codes, one after the other (RQ-Transformer, arXiv:2203.01941; Moshi,
+arXiv:2410.00037 §3.4.1).
+
+Shapes: n frames, K steps of a frame (its codebooks), D dim, H heads. Inside, steps come first: [K, n, D], so that
+weights of their own per step are one batched product.
+"""
+
+import math
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lalia.config import Configurable
+from lalia.errors import ConfigError
+from lalia.nn.kernels import RMSNorm, attend, rotate
+from lalia.nn.layers import INIT_STD, drop
+from lalia.nn.packed import PackedWeight
+from lalia.nn.positions import angles
+from lalia.streaming import State
+
+__all__ = ["DepthState", "DepthTransformer", "StepLinear"]
+
+
+class StepLinear(nn.Module):
+    """Linear maps without bias, one for each step, or for several: ``weight`` [W, D_out, D_in].
+
+    :param num_weights: W.
+    :param schedule: which of the weights each step has; one after the other when not given. With one weight, all
+        steps have it.
+    """
+
+    def __init__(self, num_weights: int, in_dim: int, out_dim: int, schedule: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_weights, out_dim, in_dim))
+        self.schedule = schedule
+        nn.init.normal_(self.weight, std=INIT_STD)
+
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """[S, n, D_in] to [S, n, D_out], for the steps ``first`` to ``first`` + S - 1."""
+        if len(self.weight) == 1 or len(x) == 1:
+            which = 0 if len(self.weight) == 1 else first if self.schedule is None else self.schedule[first]
+            return self._packed(which).linear(x, self.weight[which])
+        stop = first + len(x)
+        if self.schedule is None:
+            weight = self.weight[first:stop]
+        else:
+            weight = self.weight[torch.tensor(self.schedule[first:stop], device=x.device)]
+        return torch.bmm(x, weight.transpose(1, 2).to(x.dtype))
+
+    def spread(self, x: Tensor, steps: int) -> Tensor:
+        """What the first S steps make of one and the same x: [n, D_in] to [S, n, D_out]."""
+        # One product for all of them.
+        wide = F.linear(x, self.weight.flatten(0, 1).to(x.dtype)).unflatten(-1, self.weight.shape[:2]).transpose(0, 1)
+        if len(wide) == 1:
+            return wide.expand(steps, -1, -1)
+        return wide[:steps] if self.schedule is None else wide[list(self.schedule[:steps])]
+
+    def _packed(self, which: int) -> PackedWeight:
+        kept: dict[int, PackedWeight] = self.__dict__.setdefault("_blocks", {})
+        return kept.setdefault(which, PackedWeight())
+
+
+@dataclass
+class DepthState(State):
+    """Keys and values of the steps of a frame so far: per layer [n, H, K, D_head], and how many steps these are."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    step: int = 0
+
+
+class DepthBlock(nn.Module):
+    """Pre-norm attention and SwiGLU; the norms are alike for all steps."""
+
+    def __init__(self, config: "DepthTransformer.Config", num_weights: int) -> None:
+        super().__init__()
+        dim, schedule = config.dim, config.schedule
+        self.num_heads, self.dropout = config.num_heads, config.dropout
+        self.attention_norm = RMSNorm(dim, eps=config.norm_eps)
+        self.qkv = StepLinear(num_weights, dim, 3 * dim, schedule)
+        self.out = StepLinear(num_weights, dim, dim, schedule)
+        self.feed_forward_norm = RMSNorm(dim, eps=config.norm_eps)
+        self.up = StepLinear(num_weights, dim, 2 * config.hidden, schedule)
+        self.down = StepLinear(num_weights, config.hidden, dim, schedule)
+
+    def forward(
+        self, x: Tensor, table: tuple[Tensor, Tensor] | None, first: int, kept: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """[S, n, D] to [S, n, D].
+
+        :param first: the step that x begins with.
+        :param kept: keys and values [n, H, K, D_head], to which those of these steps are added.
+        """
+        steps, n, dim = x.shape
+        qkv = self.qkv(self.attention_norm(x), first).view(steps, n, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 1, 3, 0, 4)
+        if table is not None:
+            q, k = rotate(q, *table), rotate(k, *table)
+        if kept is None:
+            y = attend(q, k, v, causal=steps > 1)
+        else:
+            keys, values = kept
+            keys[:, :, first], values[:, :, first] = k[:, :, 0], v[:, :, 0]
+            k, v = keys[:, :, : first + 1].to(q.dtype), values[:, :, : first + 1].to(q.dtype)
+            y = attend(q, k, v)
+        y = self.out(y.permute(2, 0, 1, 3).reshape(steps, n, dim), first)
+        x = x + drop(self, y, self.dropout)
+        gate, value = self.up(self.feed_forward_norm(x), first).chunk(2, dim=-1)
+        return x + drop(self, self.down(F.silu(gate) * value, first), self.dropout)
+
+
+class DepthTransformer(Configurable, nn.Module):
+    """A causal Transformer over the K codebooks of a frame, given what a language model says of the frame.
+
+    Step k has seen the context and the codes of the codebooks before k, and its hidden state predicts code k. It
+    is given the codes as embeddings: which tables and output matrices there are is the caller's.
+    """
+
+    @dataclass(frozen=True)
+    class Config(Configurable.Config):
+        """The shape of a depth Transformer; the defaults are Moshi's.
+
+        :param ffn_dim: hidden size of the SwiGLU layers; 8/3 of dim rounded up to 64 when not given (2816 in Moshi).
+        :param weights_per_step: every matrix once for each step (Kyutai's ``multi_linear`` and
+            ``weights_per_step``); otherwise all steps share them, and need positions.
+        :param schedule: with ``weights_per_step``, which weights each of the K steps has, such as
+            (0, 1, 2, 3, 4, 4, 4, 4); each its own when not given.
+        :param final_norm: an RMSNorm at the end; Moshi has none.
+        """
+
+        _: KW_ONLY
+        num_layers: int = 6
+        num_heads: int = 16
+        dim: int = 1024
+        ffn_dim: int | None = None
+        weights_per_step: bool = True
+        schedule: tuple[int, ...] | None = None
+        positions: Literal["none", "learned", "rope"] = "none"
+        rope_theta: float = 10000.0
+        norm_eps: float = 1e-8
+        final_norm: bool = False
+        dropout: float = 0.0
+
+        def __post_init__(self) -> None:
+            if self.dim % self.num_heads:
+                raise ConfigError(
+                    f"DepthTransformer has dim {self.dim} and {self.num_heads} heads. Make dim a multiple of num_heads."
+                )
+            if self.schedule is not None and not self.weights_per_step:
+                raise ConfigError(
+                    "DepthTransformer has a schedule of weights, but one weight for all steps. "
+                    "Set weights_per_step=True, or leave the schedule out."
+                )
+
+        def tiny(self) -> Self:
+            heads = 4 if self.num_heads % 4 == 0 else self.num_heads
+            return replace(
+                self, num_layers=min(self.num_layers, 2), num_heads=heads, dim=16 * heads, ffn_dim=32 * heads
+            )
+
+        @property
+        def hidden(self) -> int:
+            return self.ffn_dim or -(-8 * self.dim // 3 // 64) * 64
+
+        def num_weights(self, num_steps: int) -> int:
+            """How many weights there are of each matrix."""
+            if not self.weights_per_step:
+                return 1
+            return num_steps if self.schedule is None else max(self.schedule) + 1
+
+    def __init__(self, config: Config, *, in_dim: int, num_steps: int) -> None:
+        """Make the network.
+
+        :param in_dim: D_in of the context, such as the hidden state of a language model.
+        :param num_steps: K.
+        :raises ConfigError: the schedule is not of K steps.
+        """
+        super().__init__()
+        if config.schedule is not None and (len(config.schedule) != num_steps or min(config.schedule) < 0):
+            raise ConfigError(
+                f"The schedule {config.schedule} of a DepthTransformer is for {len(config.schedule)} steps, but there "
+                f"are {num_steps}. Give each step the number of its weights."
+            )
+        self.config, self.dim, self.in_dim, self.num_steps = config, config.dim, in_dim, num_steps
+        num_weights = config.num_weights(num_steps)
+        self.input = StepLinear(num_weights, in_dim, config.dim, config.schedule)
+        self.layers = nn.ModuleList(DepthBlock(config, num_weights) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        self.position_embedding = nn.Embedding(num_steps, config.dim) if config.positions == "learned" else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.02), with the matrices that end a residual branch scaled by 1/sqrt(2 layers) (GPT-2)."""
+        for name, p in self.named_parameters():
+            if p.ndim > 1:
+                last = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(p, std=INIT_STD / math.sqrt(2 * self.config.num_layers) if last else INIT_STD)
+
+    def init_state(self, batch_size: int) -> DepthState:
+        """The state before the first step of ``batch_size`` frames."""
+        p = self.input.weight
+        shape = (batch_size, self.config.num_heads, self.num_steps, self.dim // self.config.num_heads)
+        return DepthState([p.new_zeros(shape) for _ in self.layers], [p.new_zeros(shape) for _ in self.layers])
+
+    def forward(self, context: Tensor, codes: Tensor, first: Tensor | None = None) -> Tensor:
+        """Hidden states of the steps of whole frames, their codes given (teacher forcing).
+
+        :param context: [n, D_in].
+        :param codes: embeddings of the codes of codebooks 0 .. S-2, [n, S-1, D]; S is K, or less for the first
+            steps alone.
+        :param first: what enters the first step beside the context, [n, D]: in Moshi the embedding of the text token.
+        :returns: [n, S, D].
+        :raises ConfigError: more steps than K.
+        """
+        steps = codes.shape[1] + 1
+        self._check(steps)
+        before = F.pad(codes, (0, 0, 1, 0)) if first is None else torch.cat([first[:, None], codes], dim=1)
+        return self._run(self.input.spread(context, steps) + before.transpose(0, 1), 0, None).transpose(0, 1)
+
+    def step(self, context: Tensor, before: Tensor | None, state: DepthState) -> Tensor:
+        """The hidden state of the next step of each frame.
+
+        :param context: [n, D_in], the same for every step of a frame.
+        :param before: the embedding of the code of the step before, [n, D]; of what enters the first step, or None.
+        :param state: the steps so far, updated in place.
+        :returns: [n, D].
+        :raises ConfigError: the frame has K steps already.
+        """
+        self._check(state.step + 1)
+        x = self.input(context[None], state.step)
+        return self._run(x if before is None else x + before, state.step, state)[0]
+
+    def _run(self, x: Tensor, first: int, state: DepthState | None) -> Tensor:
+        """Steps [S, n, D] from step ``first`` on through the layers."""
+        stop = first + len(x)
+        at = torch.arange(first, stop, device=x.device)
+        table = None
+        if self.config.positions == "rope":
+            table = angles(at, self.dim // self.config.num_heads, self.config.rope_theta)
+        elif self.position_embedding is not None:
+            x = x + self.position_embedding(at)[:, None]
+        for i, layer in enumerate(self.layers):
+            x = layer(x, table, first, None if state is None else (state.keys[i], state.values[i]))
+        if state is not None:
+            state.step = stop
+        return self.norm(x)
+
+    def _check(self, steps: int) -> None:
+        if steps > self.num_steps:
+            raise ConfigError(
+                f"A frame of this DepthTransformer has {self.num_steps} steps, not {steps}. "
+                "Begin each frame with a fresh state and its first code."
+            )

@@ -1,0 +1,129 @@
+"""The layers of a Transformer.
+
+Shapes: B batch, S steps, D dim, H heads. Where several channels go through the same weights, they lie between
+the batch and the steps, [B, C, S, D], and in attention side by side among the heads, [B, C x H, S, D_head].
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lalia.nn.kernels import RMSNorm, attend, rotate
+from lalia.nn.kv import View
+from lalia.nn.packed import Linear
+
+if TYPE_CHECKING:
+    from lalia.nn.transformer import Transformer
+
+__all__ = ["INIT_STD", "Attention", "Block", "FeedForward", "Table", "drop", "look", "merge_heads", "norm_of"]
+
+INIT_STD = 0.02
+
+Table = tuple[Tensor, Tensor]
+"""cos and sin of the angles of the positions, where they are rotary."""
+
+
+def norm_of(config: "Transformer.Config") -> nn.Module:
+    """A normalisation layer over D."""
+    if config.norm == "rms":
+        return RMSNorm(config.dim, eps=config.norm_eps)
+    return nn.LayerNorm(config.dim, eps=config.norm_eps)
+
+
+def drop(module: nn.Module, x: Tensor, rate: float) -> Tensor:
+    """Dropout while ``module`` is trained."""
+    return F.dropout(x, rate) if rate and module.training else x
+
+
+class Attention(nn.Module):
+    """Self-attention with grouped keys and values."""
+
+    def __init__(self, config: "Transformer.Config") -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = config.num_heads, config.kv_heads
+        self.head_dim = config.size_of_head
+        self.dropout = config.attention_dropout
+        turned = self.num_heads + self.num_kv_heads
+        # One matrix for queries, keys and values: one read of x, one product.
+        self.qkv = Linear(config.dim, (turned + self.num_kv_heads) * self.head_dim, bias=config.bias or config.qkv_bias)
+        self.out = Linear(self.num_heads * self.head_dim, config.dim, bias=config.bias)
+        self.q_norm = RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        # The two steps of a pair have one position: this is what tells them apart.
+        self.side = nn.Parameter(torch.empty(2, turned * self.head_dim)) if config.mask == "pair" else None
+
+    def forward(self, x: Tensor, table: Table | None, view: View, layer: int) -> Tensor:
+        turned = self.num_heads + self.num_kv_heads
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
+        qk, v = heads[..., :turned, :, :], heads[..., turned:, :, :]
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = qk.split([self.num_heads, self.num_kv_heads], dim=-3)
+            qk = torch.cat([self.q_norm(q), self.k_norm(k)], dim=-3)
+        if self.side is not None:
+            qk = qk + self.side[view.at % 2].unflatten(-1, (turned, self.head_dim)).transpose(-3, -2).to(qk.dtype)
+        if table is not None:
+            qk = rotate(qk, *table)
+        q, k = qk[..., : self.num_heads, :, :], qk[..., self.num_heads :, :, :]
+        dropout = self.dropout if self.training else 0.0
+        return self.out(merge_heads(look(q, k, v, view, layer, dropout=dropout)))
+
+
+def look(q: Tensor, k: Tensor, v: Tensor, view: View, layer: int, *, dropout: float) -> Tensor:
+    """Attention of queries [B, (C,) H, S, D_head] on keys and values alike, after those that came before."""
+    shape = q.shape
+    q, k, v = q.flatten(1, -3), k.flatten(1, -3), v.flatten(1, -3)
+    k, v = view.extend(layer, k, v)
+    return attend(q, k, v, mask=view.mask, causal=view.causal, dropout=dropout).unflatten(1, shape[1:-2])
+
+
+def merge_heads(y: Tensor) -> Tensor:
+    """[B, (C,) H, S, D_head] to [B, (C,) S, H x D_head]."""
+    return y.transpose(-3, -2).flatten(-2)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv:2002.05202) or a plain two-layer network."""
+
+    def __init__(self, config: "Transformer.Config") -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.gated = config.activation in ("swiglu", "geglu")
+        # Gate and value side by side in one matrix.
+        self.up = Linear(config.dim, config.hidden * (2 if self.gated else 1), bias=config.bias)
+        self.down = Linear(config.hidden, config.dim, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        match self.activation:
+            case "swiglu":
+                gate, value = x.chunk(2, dim=-1)
+                x = F.silu(gate) * value
+            case "geglu":
+                gate, value = x.chunk(2, dim=-1)
+                x = F.gelu(gate, approximate="tanh") * value
+            case "gelu":
+                x = F.gelu(x)
+            case "gelu_tanh":
+                x = F.gelu(x, approximate="tanh")
+            case "relu":
+                x = F.relu(x)
+        return self.down(x)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, config: "Transformer.Config", layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.attention_norm = norm_of(config)
+        self.attention = Attention(config)
+        self.feed_forward_norm = norm_of(config)
+        self.feed_forward = FeedForward(config)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, table: Table | None, view: View) -> Tensor:
+        x = x + drop(self, self.attention(self.attention_norm(x), table, view, self.layer), self.dropout)
+        return x + drop(self, self.feed_forward(self.feed_forward_norm(x)), self.dropout)
