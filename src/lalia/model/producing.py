@@ -126,9 +126,7 @@ def with_temperature(sampler: Sampler, temperature: float | None) -> Sampler:
     """The sampler with another temperature for every stream that is not taken greedily."""
     if temperature is None:
         return sampler
-    streams = {
-        s: x if x.temperature == 0 else replace(x, temperature=temperature) for s, x in sampler.streams.items()
-    }
+    streams = {s: x if x.temperature == 0 else replace(x, temperature=temperature) for s, x in sampler.streams.items()}
     return replace(sampler, default=replace(sampler.default, temperature=temperature), streams=streams)
 
 
