@@ -11,6 +11,16 @@ from lalia.nn.codebook import Codebook, Usage
 from lalia.nn.fsq import FSQ
 from lalia.nn.quantize import GroupedResidualVQ, ResidualVQ, SplitResidualVQ
 
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Layers as small as these take longer to share than to compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 DIM = 12
 CONFIGS = {
     "residual": ResidualVQ.Config(16, 4),

@@ -41,7 +41,7 @@ class SEANet(Configuration):
     :param activation: DAC has Snake (arXiv:2006.08195), the others ELU.
     :param normalize: weight normalisation, in training.
     :param transformer: after the convolutions of the encoder, and another one before those of the decoder; its
-        ``context`` is how many frames it looks back.
+        ``window`` is how many frames it sees.
     :param resample: a last change of rate, beyond the Transformer.
     """
 
@@ -76,7 +76,7 @@ class SEANet(Configuration):
         transformer = None
         if self.transformer is not None:
             shape = {"num_layers": 1, "num_heads": 2, "num_kv_heads": None, "head_dim": None, "ffn_dim": 2 * dim}
-            transformer = replace(self.transformer, dim=dim, context=min(self.transformer.context, 8), **shape)  # type: ignore[arg-type]
+            transformer = replace(self.transformer, dim=dim, window=min(self.transformer.window or 8, 8), **shape)  # type: ignore[arg-type]
         return replace(self, channels=2, dim=dim, num_residual=1, transformer=transformer)
 
     @property

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lalia.errors import ConfigError
-from lalia.nn.kernels import RMSNorm, attend, rotate
-from lalia.nn.layers import FeedForward
+from lalia.nn.kernels import attend, rotate
+from lalia.nn.layers import FeedForward, norm_of
 from lalia.nn.packed import Linear
 from lalia.nn.positions import angles
 from lalia.nn.transformer import Transformer
@@ -53,11 +53,11 @@ class _Layer(nn.Module):
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.size_of_head
         width = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
-        self.attention_norm = _norm(config)
+        self.attention_norm = norm_of(config)
         self.qkv = Linear(config.dim, width, bias=config.bias or config.qkv_bias)
         self.out = Linear(self.num_heads * self.head_dim, config.dim, bias=config.bias)
         self.attention_scale = nn.Parameter(torch.full((config.dim,), scale))
-        self.feed_forward_norm = _norm(config)
+        self.feed_forward_norm = norm_of(config)
         self.feed_forward = FeedForward(config)
         self.feed_forward_scale = nn.Parameter(torch.full((config.dim,), scale))
 
@@ -78,30 +78,25 @@ class _Layer(nn.Module):
         return self.out(y.transpose(1, 2).reshape(b, s, -1)), kept
 
 
-def _norm(config: Transformer.Config) -> nn.Module:
-    return (
-        RMSNorm(config.dim, eps=config.norm_eps)
-        if config.norm == "rms"
-        else nn.LayerNorm(config.dim, eps=config.norm_eps)
-    )
-
-
 class WindowTransformer(nn.Module):
-    """[B, T, D] to [B, T, D]; each frame sees itself and the ``config.context - 1`` before it.
+    """[B, T, D] to [B, T, D]; each frame sees itself and the ``config.window - 1`` before it.
 
-    :param config: the shape; its ``context`` is the window. There is no norm after the last layer.
+    :param config: the shape, with a ``window``. There is no norm after the last layer.
     :param scale: of what each half of a layer adds, at the start of training.
-    :raises ConfigError: positions that are not relative, or dropout.
+    :raises ConfigError: it has no window, positions that are not relative, or what such layers do not have.
     """
 
     def __init__(self, config: Transformer.Config, *, scale: float = 0.01) -> None:
         super().__init__()
-        if config.positions not in ("rope", "none") or config.dropout or config.attention_dropout:
+        plain = config.mask == "causal" and config.rope_scaling is None and not config.qk_norm
+        if config.window is None or config.positions not in ("rope", "none") or not plain:
             raise ConfigError(
-                f"A Transformer with a window has {config.positions} positions and dropout {config.dropout:g}. "
-                "Give rope or none, without dropout."
+                f"A Transformer of a codec has window {config.window}, {config.positions} positions and a "
+                f"{config.mask} mask. Give it a window, rope or none, and causal; without rope_scaling and qk_norm."
             )
-        self.config, self.window = config, config.context
+        if config.dropout or config.attention_dropout:
+            raise ConfigError(f"A Transformer of a codec has dropout {config.dropout:g}. Set both dropouts to 0.")
+        self.config, self.window = config, config.window
         self.layers = nn.ModuleList(_Layer(config, scale) for _ in range(config.num_layers))
 
     def init_state(self, batch_size: int) -> WindowState:

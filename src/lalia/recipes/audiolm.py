@@ -3,9 +3,7 @@
 from lalia.layouts import Concat, Flat
 from lalia.lm import Linear, Lookup, SpeechLM, Transformer
 from lalia.recipe import Recipe, Stream
-from lalia.tokenizers import Codec, SSLUnits
-from lalia.tokenizers.codec import SEANet
-from lalia.nn.quantize import ResidualVQ
+from lalia.tokenizers import Codec, ResidualVQ, SEANet, SSLUnits
 from lalia.training import PredictTokens, Trainer, TrainStage
 from lalia.vocoders import CodecDecoder
 
@@ -33,9 +31,7 @@ def audiolm() -> Recipe:
         name="audiolm",
         paper="arXiv:2209.03143",
         streams={
-            "semantic": Stream(
-                SSLUnits.Config("w2v-bert-xl", layer=7, clusters=1024, pool=2, deduplicate=True)
-            ),
+            "semantic": Stream(SSLUnits.Config("w2v-bert-xl", layer=7, clusters=1024, pool=2, deduplicate=True)),
             "codes": Stream(codec),
             "coarse": Stream(codec, codebooks=(0, 4)),
             "fine": Stream(codec, codebooks=(4, 12)),
@@ -43,7 +39,6 @@ def audiolm() -> Recipe:
         lms={"semantic": lm("semantic"), "coarse": lm("semantic", "coarse"), "fine": lm("coarse", "fine")},
         vocoder=CodecDecoder.Config("codes", codec),
         stages=(stage("semantic", 750), stage("coarse", 2500), stage("fine", 1800)),
-        published_parameters=900_000_000,
         notes={
             "unverified": "the shape of the language models, 0.3 B each, and the numbers of the stages",
             "weights": "none were published: neither w2v-BERT XL nor this SoundStream",

@@ -1,5 +1,7 @@
 """Tokenizers: audio and text to discrete tokens and features."""
 
+from lalia.nn.quantize import GroupedResidualVQ, ResidualVQ, SplitResidualVQ
+from lalia.nn.seanet import SEANet
 from lalia.tokenizers.base import SpeechTokenizer, identity_of
 from lalia.tokenizers.codec import Codec
 from lalia.tokenizers.durations import Durations
@@ -12,8 +14,12 @@ from lalia.tokenizers.text import Text
 __all__ = [
     "Codec",
     "Durations",
+    "GroupedResidualVQ",
+    "ResidualVQ",
+    "SEANet",
     "SSLUnits",
     "SpeechTokenizer",
+    "SplitResidualVQ",
     "Text",
     "align_text",
     "assign",
