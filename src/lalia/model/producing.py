@@ -91,12 +91,17 @@ def _generate(
             complete=[s for s in done if s in lm.specs],
             limits=limits,
             # A model that switches between streams without end would never stop.
-            max_steps=2 * sum(limits.values()) + 16,
+            max_steps=2 * sum(n * _codebooks(lm, s) for s, n in limits.items()) + 16,
             seeds=[seed],
             hidden_of=hidden_of,
         )
     )
     return made
+
+
+def _codebooks(lm: SpeechLM, stream: str) -> int:
+    kind = lm.specs[stream].kind
+    return kind.num_codebooks if isinstance(kind, Discrete) else 1
 
 
 def _along(lm: SpeechLM, known: Streams) -> Streams:

@@ -72,7 +72,7 @@ def train(
         notes += [
             f"Stream {name!r}: its tokenizer is not kept beside the shards; the model cannot listen"
             for name, stream in plan.recipe.streams.items()
-            if stream.sample_rate is not None and name not in material.learned
+            if stream.sample_rate is not None and name not in material.learned and name in material.info
         ]
         stages = tuple(s for s in plan.recipe.stages if stage in (None, s.name))
         torch.manual_seed(stages[0].trainer.seed if stages else 0)
