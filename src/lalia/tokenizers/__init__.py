@@ -1,14 +1,23 @@
 """Tokenizers: audio and text to discrete tokens and features."""
 
 from lalia.tokenizers.base import SpeechTokenizer, identity_of
+from lalia.tokenizers.features import Features, Mel
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.pitch_vq import PitchVQ
+from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.text import Text
 
 __all__ = [
+    "Energy",
+    "Features",
+    "Mel",
+    "Pitch",
+    "PitchVQ",
     "SSLUnits",
     "SpeechTokenizer",
+    "Style",
     "Text",
     "assign",
     "durations_of",
