@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from lalia.config import Configuration
 from lalia.errors import LaliaError, OutputError, RecipeError
 from lalia.folders import output_folder
 from lalia.model import Model
@@ -72,7 +73,7 @@ def train(
         notes += [
             f"Stream {name!r}: its tokenizer is not kept beside the shards; the model cannot listen"
             for name, stream in plan.recipe.streams.items()
-            if stream.sample_rate is not None and name not in material.learned and name in material.info
+            if name in material.info and name not in material.learned and _learns(stream.tokenizer)
         ]
         stages = tuple(s for s in plan.recipe.stages if stage in (None, s.name))
         torch.manual_seed(stages[0].trainer.seed if stages else 0)
@@ -95,6 +96,11 @@ def train(
 
 def _silent(text: str) -> None:
     pass
+
+
+def _learns(tokenizer: Configuration) -> bool:
+    """Whether a tokenizer is more than its configuration and weights of others."""
+    return hasattr(getattr(tokenizer, "owner", None), "weights")
 
 
 def _device(device: str | None) -> torch.device | None:
