@@ -9,7 +9,8 @@ from lalia.config import from_dict, to_dict
 from lalia.errors import ConfigError
 from lalia.nn.codebook import Codebook, Usage
 from lalia.nn.fsq import FSQ
-from lalia.nn.quantize import GroupedResidualVQ, ResidualVQ, SplitResidualVQ
+from lalia.nn.quantize import ResidualVQ
+from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -5,6 +5,7 @@ from lalia.tokenizers.codec import Codec
 from lalia.tokenizers.durations import Durations
 from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.mimi import Mimi
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.text import Text
@@ -12,6 +13,7 @@ from lalia.tokenizers.text import Text
 __all__ = [
     "Codec",
     "Durations",
+    "Mimi",
     "SSLUnits",
     "SpeechTokenizer",
     "Text",
