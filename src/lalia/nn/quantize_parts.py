@@ -3,7 +3,7 @@
 Shapes: B batch, T frames, D dim, K codebooks.
 """
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class GroupedResidualVQ(Quantizer):
     @dataclass(frozen=True)
     class Config(Quantizer.Config):
         groups: int = 2
-        layer: ResidualVQ.Config = ResidualVQ.Config(1024, 2)
+        layer: ResidualVQ.Config = field(default_factory=lambda: ResidualVQ.Config(1024, 2))
 
         def __post_init__(self) -> None:
             if self.groups < 1:
