@@ -32,6 +32,12 @@ class Usage:
     fresh: Tensor
     known: Tensor
 
+    @classmethod
+    def nothing(cls, book: "Codebook") -> "Usage":
+        """That of no vectors at all."""
+        counts, vectors = torch.zeros_like(book.counts), torch.zeros_like(book.vectors)
+        return cls(counts, vectors, vectors, counts)
+
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 

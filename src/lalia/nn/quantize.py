@@ -191,7 +191,7 @@ class ResidualVQ(Quantizer):
             vectors = book.lookup(codes[-1]).to(seen.dtype)
             used = k < kept
             commitment = commitment + used * (seen - vectors).square().float().flatten(1).mean(1)
-            usage.append(book.usage(seen[used], codes[-1][used]) if bool(used.any()) else _nothing(book))
+            usage.append(book.usage(seen[used], codes[-1][used]) if bool(used.any()) else Usage.nothing(book))
             # With maps of its own, each codebook is passed through by itself; without, the sum is, once: otherwise
             # the gradient would be counted K times.
             spoken = self._spoken(seen + (vectors - seen).detach(), k) if self.out else vectors
@@ -220,8 +220,3 @@ class ResidualVQ(Quantizer):
             seen = self._seen(left, k)
             book.fit(seen.reshape(-1, book.dim), seed=seed + k)
             left = left - self._spoken(book.lookup(book.assign(seen)), k)
-
-
-def _nothing(book: Codebook) -> Usage:
-    counts, vectors = torch.zeros_like(book.counts), torch.zeros_like(book.vectors)
-    return Usage(counts, vectors, vectors, counts)

@@ -1,5 +1,6 @@
 """Training: stages, objectives, the loop and checkpoints."""
 
+from lalia.training.codec_task import TrainCodec
 from lalia.training.loop import Progress, Trainer
 from lalia.training.protocols import Batches, Objective
 from lalia.training.stages import PredictTokens, Task, TrainPart, TrainStage, TrainVocoder
@@ -10,6 +11,7 @@ __all__ = [
     "PredictTokens",
     "Progress",
     "Task",
+    "TrainCodec",
     "TrainPart",
     "TrainStage",
     "TrainVocoder",

@@ -118,7 +118,7 @@ def test_discriminators_join_after_the_warm_up():
 
 def test_both_players_look_at_one_place_that_changes():
     gan = VocoderGAN.Config(**{**vars(GAN), "judged_frames": 3}).build(VOCOS.build(SPECS))
-    given, samples = batch(), torch.arange(12 * 160).expand(4, -1)
+    samples = torch.arange(12 * 160).expand(4, -1)
     places = set()
     for gan.step in range(30):
         first, second = gan._crop(samples), gan._crop(samples)
