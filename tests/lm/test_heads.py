@@ -1,6 +1,7 @@
 """The heads beside the linear one: each loss against a naive one, and generation against what was trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -12,6 +13,8 @@ from lalia.errors import ConfigError
 from lalia.layouts import Concat, Flat, Layout, Parallel
 from lalia.lm import (
     CTC,
+    Depth,
+    DepthTransformer,
     DualTower,
     EdgeUnits,
     Flow,
@@ -232,6 +235,59 @@ def test_ctc_in_pieces_gives_what_the_whole_gives() -> None:
     assert found == [whole.row(b).values[0, 0].tolist() for b in range(2)]
     labels = head.labels(hidden[1, :31]).argmax(dim=-1).tolist()
     assert found[1] == [u for u, _ in groupby(labels) if u != 12]
+
+
+# -- depth --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_step", [True, False])
+def test_codes_of_a_step_are_drawn_as_they_are_trained(per_step: bool) -> None:
+    specs = {**SPECS, "codes": StreamSpec(kind=Discrete(7, num_codebooks=3), frame_rate=12.5)}
+    network = DepthTransformer.Config(
+        num_layers=2, num_heads=2, dim=8, weights_per_step=per_step, positions="none" if per_step else "learned"
+    )
+    lm = build(
+        Parallel(("text", "codes"), delays=(0, 0, 1, 1), closed=False),
+        {"text": Lookup(), "codes": Lookup()},
+        {"text": Linear.Config(), "codes": Depth.Config(network, first="text")},
+        specs=specs,
+    )
+    greedy = Sampler(Sampling(temperature=0.0))
+    made = collect(lm.generate(sampler=greedy, max_steps=9, batch_size=2))
+    assert made["codes"].values.shape == (2, 3, 8)
+    grid = lm.pack({n: t.cut(0, 8) for n, t in made.items()})
+    with torch.no_grad():
+        nll = lm.nll(grid)["codes"]
+        assert torch.equal(nll > 0, grid.present("codes"))
+        # What was drawn is the likeliest code given those before: no other code of the same cell has less loss.
+        for k in range(3):
+            for s in range(1, 8):
+                for code in range(7):
+                    other = grid.values["codes"].clone()
+                    other[:, k, s] = code
+                    changed = {**grid.values, "codes": other}
+                    worse = lm.nll(replace(grid, values=changed))["codes"][:, k, s]
+                    assert (worse >= nll[:, k, s] - 1e-4).all()
+    loss = lm.train().loss(grid)["total"]
+    loss.backward()
+    assert all(p.grad is not None for p in lm.parameters())
+
+
+def test_rows_of_depth_do_not_disturb_one_another() -> None:
+    specs = {**SPECS, "codes": StreamSpec(kind=Discrete(7, num_codebooks=3), frame_rate=12.5)}
+    lm = build(
+        Parallel(("codes",), delays=(0, 1, 2), closed=False),
+        {"codes": Lookup()},
+        {"codes": Depth.Config(DepthTransformer.Config(num_layers=1, num_heads=2, dim=8))},
+        specs=specs,
+    )
+    values = torch.randint(7, (2, 3, 5))
+    prompts = TokenSequence(values, torch.tensor([5, 2]))
+    sampler = Sampler(Sampling(temperature=1.0))
+    together = collect(lm.generate({"codes": prompts}, sampler=sampler, max_steps=9, seeds=[1, 2]))["codes"]
+    for b in range(2):
+        alone = collect(lm.generate({"codes": prompts.row(b)}, sampler=sampler, max_steps=9, seeds=[b + 1]))["codes"]
+        assert together.row(b).values.tolist() == alone.values.tolist()
 
 
 # -- features -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lalia.cli.console import show, tell
+from lalia.cli.console import progress, show, tell
 from lalia.cli.options import Json, Settings, overrides_of
 
 __all__ = ["recipes", "train"]
@@ -14,7 +14,9 @@ __all__ = ["recipes", "train"]
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `lalia recipes` lists.")],
-    data: Annotated[list[Path], typer.Option("--data", help="A folder of token shards; may be given again.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", help="A folder of token shards or of recordings; may be given again.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the run.")],
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
     settings: Settings = None,
@@ -30,18 +32,20 @@ def train(
     from lalia.recipes import find
     from lalia.train import train as run_training
 
-    run = run_training(
-        find(recipe),
-        data,
-        output,
-        stage=stage,
-        tiny=tiny,
-        overrides=overrides_of(settings, "lms.ulm.backbone.num_layers=4"),
-        resume=resume,
-        seed=seed,
-        device=device,
-        tell=tell,
-    )
+    with progress("Preparing", "s") as report:
+        run = run_training(
+            find(recipe),
+            data,
+            output,
+            stage=stage,
+            tiny=tiny,
+            overrides=overrides_of(settings, "lms.ulm.backbone.num_layers=4"),
+            resume=resume,
+            seed=seed,
+            device=device,
+            tell=tell,
+            progress=report,
+        )
     if os.environ.get("RANK", "0") == "0":
         show({"path": str(run)}, f"{run}: trained. Try: lalia continue AUDIO --model {run}", as_json=as_json)
 

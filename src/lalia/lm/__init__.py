@@ -2,6 +2,7 @@
 
 from lalia.lm.continuous import Flow, Regress
 from lalia.lm.ctc import CTC
+from lalia.lm.depth import Depth
 from lalia.lm.edge_units import EdgeUnits
 from lalia.lm.generation import collect
 from lalia.lm.graph import Graph
@@ -12,12 +13,15 @@ from lalia.lm.inputs import Lookup, Project
 from lalia.lm.model import SpeechLM
 from lalia.lm.sampling import Sampler, Sampling
 from lalia.lm.state import State
+from lalia.nn.depth import DepthTransformer
 from lalia.nn.dual_tower import DualTower
 from lalia.nn.transformer import Transformer
 
 __all__ = [
     "CTC",
     "HF",
+    "Depth",
+    "DepthTransformer",
     "DualTower",
     "EdgeUnits",
     "Flow",

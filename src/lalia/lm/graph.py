@@ -47,7 +47,8 @@ class Graph:
         for n in (*self.feeders(name), name):
             lm = self.lms[n]
             own = (s for s in lm.wiring.specs if s not in lm.layout.markers)
-            out |= dict.fromkeys(s for s in own if s.removesuffix(HIDDEN_SUFFIX) not in self.lms)
+            hidden = {n + HIDDEN_SUFFIX for n in self.lms}
+            out |= dict.fromkeys(s for s in own if s not in hidden)
         return tuple(out)
 
     def source(self, name: str) -> str:

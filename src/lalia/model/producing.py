@@ -8,7 +8,7 @@ import torch
 from lalia.lm import CTC, Graph, Sampler, SpeechLM, collect
 from lalia.lm.generation import HIDDEN
 from lalia.lm.graph import HIDDEN_SUFFIX
-from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
+from lalia.streams import Discrete, Streams, TokenSequence
 
 __all__ = ["Wanted", "join_tokens", "produce"]
 
@@ -23,7 +23,7 @@ class Wanted:
     """
 
     seconds: float
-    tokens: Callable[[str, StreamSpec], int]
+    tokens: Callable[[str], int]
     ends: bool
 
 
@@ -80,7 +80,7 @@ def _generate(
         if stream in done or stream in lm.layout.markers:
             continue
         clocked = spec.clocked and spec.frame_rate is not None
-        limits[stream] = round(wanted.seconds * (spec.frame_rate or 0.0)) if clocked else wanted.tokens(stream, spec)
+        limits[stream] = round(wanted.seconds * (spec.frame_rate or 0.0)) if clocked else wanted.tokens(stream)
         if not wanted.ends and isinstance(spec.kind, Discrete) and stream in lm.ends:
             sampler = sampler.ban(**{stream: ((spec.kind.end_id, spec.kind.end_id + 1),)})
     plain = {s: t for s, t in known.items() if s not in lm.layout.markers}
@@ -91,12 +91,17 @@ def _generate(
             complete=[s for s in done if s in lm.specs],
             limits=limits,
             # A model that switches between streams without end would never stop.
-            max_steps=2 * sum(limits.values()) + 16,
+            max_steps=2 * sum(n * _codebooks(lm, s) for s, n in limits.items()) + 16,
             seeds=[seed],
             hidden_of=hidden_of,
         )
     )
     return made
+
+
+def _codebooks(lm: SpeechLM, stream: str) -> int:
+    kind = lm.specs[stream].kind
+    return kind.num_codebooks if isinstance(kind, Discrete) else 1
 
 
 def _along(lm: SpeechLM, known: Streams) -> Streams:

@@ -22,7 +22,7 @@ from lalia.tokenizers.base import identity_of
 from lalia.tokenizers.kmeans import assign, fit_kmeans
 from lalia.tokenizers.runs import OpenRun
 
-__all__ = ["SSLUnits", "UnitState"]
+__all__ = ["SSLUnits", "UnitState", "tiny_architecture"]
 
 _FIT_ROWS = 32768
 
@@ -69,23 +69,13 @@ class SSLUnits(Configurable, nn.Module):
 
         def tiny(self) -> "SSLUnits.Config":
             """A random encoder of HuBERT's shape: its units are the same each time, but mean nothing."""
-            architecture = {
-                "model_type": "hubert",
-                "hidden_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "intermediate_size": 64,
-                "conv_dim": [32] * 7,
-                "num_conv_pos_embeddings": 16,
-                "num_conv_pos_embedding_groups": 4,
-            }
             return replace(
                 self,
                 encoder=self.encoder if self.encoder.startswith("tiny-") else f"tiny-{self.encoder}",
                 layer=2,
                 clusters=min(self.clusters, 50),
                 pretrained=False,
-                architecture=architecture,
+                architecture=tiny_architecture(),
             )
 
         @property
@@ -239,6 +229,20 @@ class SSLUnits(Configurable, nn.Module):
     def _quantize(self, features: Tensor) -> Tensor:
         """Codes [t] of the features [t, D] of one window: always of one, so that a stream rounds as the whole does."""
         return assign((features - self.mean) / self.scale, self.centroids).cpu()
+
+
+def tiny_architecture() -> dict[str, Any]:
+    """An encoder of HuBERT's shape, for tests and tiny models."""
+    return {
+        "model_type": "hubert",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": [32] * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
 
 
 def _half(features: Tensor) -> Tensor:

@@ -1,13 +1,18 @@
 """From recordings to what a recipe is trained on: texts where it needs them, conversations, and all its streams."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lalia.audio import Audio
-from lalia.config import Configuration
+from lalia.checkpoints import cache_dir
+from lalia.config import Configuration, to_dict
 from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
 from lalia.errors import AudioError, DataError, LaliaError
 from lalia.listening import Listener
@@ -17,8 +22,9 @@ from lalia.store import holds
 from lalia.tokenizers import SSLUnits, Text
 from lalia.train.conversations import make_conversations
 from lalia.train.material import TOKENIZERS
+from lalia.training.distributed import is_main, sum_floats
 
-__all__ = ["RecipeStreams", "is_tokenized", "prepare", "with_bundled_units"]
+__all__ = ["RecipeStreams", "prepare", "prepare_all", "with_bundled_units"]
 
 Tell = Callable[[str], None]
 
@@ -28,9 +34,40 @@ _TINY_SECONDS = 600.0
 _LISTENER = "whisper-tiny.en"
 
 
-def is_tokenized(folder: Path) -> bool:
-    """Whether a folder holds token shards, or names none and must be something else."""
-    return not folder.is_dir() or next(folder.glob("tokens-*.parquet"), None) is not None
+def prepare_all(
+    recipe: Recipe,
+    data: Sequence[str | Path],
+    *,
+    tiny: bool,
+    tell: Tell,
+    progress: Callable[[float, float], None] | None = None,
+) -> list[Path]:
+    """The data as folders of token shards: recordings among them are tokenized into the cache, once.
+
+    :raises DataError: nothing there can be used.
+    """
+    folders = [Path(d) for d in data]
+    raw = [f for f in folders if f.is_dir() and next(f.glob("tokens-*.parquet"), None) is None]
+    if not raw:
+        return folders
+    ready: dict[Configuration, Any] = {}
+    if tiny:
+        recipe, ready = with_bundled_units(recipe.tiny(), tell)
+    out = []
+    for folder in folders:
+        if folder not in raw:
+            out.append(folder)
+            continue
+        streams = to_dict({n: recipe.streams[n] for n in _needed(recipe)})
+        key = json.dumps([streams, str(folder.resolve()), tiny], sort_keys=True)
+        place = cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+        if is_main():
+            prepare(recipe, folder, place, tiny=tiny, tell=tell, ready=ready, progress=progress)
+            tell(f"Prepared {place}")
+        out.append(place)
+    # Others wait until it is there.
+    sum_floats([0.0], torch.device("cpu"))
+    return out
 
 
 class RecipeStreams:

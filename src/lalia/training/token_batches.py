@@ -1,5 +1,6 @@
 """Batches of whole utterances laid out for a language model."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from lalia.layouts import ABSENT, Grid
 from lalia.lm import Graph, SpeechLM
 from lalia.streams import Discrete, Streams
 from lalia.training.distributed import rank, world_size
+from lalia.training.interleave import Interleave
 
 __all__ = ["TokenBatches", "held_out"]
 
@@ -24,6 +26,7 @@ class TokenBatches:
     :param max_tokens: of a global batch, padding included.
     :param micro_tokens: of a micro-batch; the whole batch when not given.
     :param max_length: of an utterance; what is longer is cropped at random (single streams) or left out.
+    :param interleave: how utterances of speech and text become spans of both.
     """
 
     def __init__(
@@ -36,7 +39,9 @@ class TokenBatches:
         max_length: int | None = None,
         micro_tokens: int | None = None,
         seed: int = 0,
+        interleave: Interleave | None = None,
     ) -> None:
+        self.interleave = interleave
         self.graph = lm if isinstance(lm, Graph) else Graph({name or "lm": lm})
         self.name = name or next(reversed(self.graph.lms))
         self.dataset, self.lm, self.micro = dataset, self.graph.lms[self.name], micro_tokens or max_tokens
@@ -81,8 +86,12 @@ class TokenBatches:
             current.append(row)
         return [*parts, tuple(current)] if current else parts
 
-    def load(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The given utterances as one micro-batch."""
+    def load(self, rows: Sequence[Row], draw: random.Random | None = None) -> dict[str, Any]:
+        """The given utterances as one micro-batch.
+
+        :param draw: of what is drawn anew each time; the generator of the step when not given.
+        """
+        draw = draw or random.Random(random.getrandbits(64))
         items, cut, seconds = [], [], 0.0
         for row in rows:
             item = self.dataset[row.index]
@@ -90,6 +99,8 @@ class TokenBatches:
             streams: Streams = {s: item.streams[s] for s in self.streams}
             if self._crops and row.stop - row.start < whole:
                 streams = {s: t.cut(row.start, row.stop) for s, t in streams.items()}
+            if self.interleave is not None:
+                streams = self.interleave(streams, self.lm.specs, draw)
             item = replace(item, streams=streams)
             cut.append(row.stop < whole)
             seconds += float(self.seconds[row.index]) * (row.stop - row.start) / max(whole, 1)
@@ -119,5 +130,5 @@ def held_out(batches: TokenBatches, *, most: int = 200) -> list[Any]:
     """One epoch's micro-batches of this rank, at most ``most`` of them, for validation."""
     out: list[Any] = []
     for batch in batches._sampler.plan.epoch(0)[:most]:
-        out += [batches.load(part) for part in batches._split(batch.shard(rank(), world_size()))]
+        out += [batches.load(part, random.Random(0)) for part in batches._split(batch.shard(rank(), world_size()))]
     return out
