@@ -58,7 +58,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     refused("stage 'vocoder' trains a vocoder of units, but there is none", vocoder=None)
     refused("stage 'vocoder' trains a vocoder of units, but it is Chain", vocoder=find("gslm").vocoder)
     few = replace(MINI.vocoder, num_speakers=2)  # type: ignore[type-var, call-arg]
-    refused("stage 'vocoder' names 6 voices, but the vocoder has 2. Raise num_speakers", vocoder=few)
+    refused("stage 'vocoder' names 8 voices, but the vocoder has 2. Raise num_speakers", vocoder=few)
 
 
 def test_parts_of_vocoders_that_cannot_be_trained_so() -> None:

@@ -5,19 +5,21 @@ streams into sound. ``config.to_dict`` and ``from_dict`` keep it beside the weig
 """
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from lalia.config import Configuration
 from lalia.errors import LaliaError, RecipeError
 from lalia.lm import SpeechLM
-from lalia.streams import StreamSpec
+from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
+from lalia.streams import Discrete, StreamSpec
 from lalia.training.stages import TrainStage
 from lalia.vocoders import Vocoder
 
-__all__ = ["Recipe", "Stream", "count_parameters"]
+__all__ = ["Recipe", "Stream", "build_lms", "count_parameters"]
 
 
 @runtime_checkable
@@ -36,20 +38,41 @@ class Stream(Configuration):
     """Where a stream comes from.
 
     :param tokenizer: what makes it of audio or text.
-    :param channel: whose side of the conversation it is; None where there is one.
+    :param channel: whose side of the conversation it is; None where there is one, or for the model's own.
+    :param codebooks: the first codebook that is taken of the tokenizer's, and the one after the last (AudioLM's coarse
+        and fine codes); all when not given.
+    :param per_run_of: a stream without repeats: this one then has one token for each of its runs, made of all frames
+        of the run (pGSLM's durations and pitch).
+    :param aligned_to: a stream with a clock: the text then keeps time with it, each word beginning at the frame at
+        which it is said (Moshi's inner monologue).
     """
 
     tokenizer: Configuration
     _: KW_ONLY
     channel: str | None = None
+    codebooks: tuple[int, int] | None = None
+    per_run_of: str | None = None
+    aligned_to: str | None = None
 
     @property
     def spec(self) -> StreamSpec:
+        """What it holds.
+
+        :raises RecipeError: the tokenizer does not say, or has not so many codebooks.
+        """
         if not isinstance(self.tokenizer, TokenizerConfig):
             raise RecipeError(
                 f"{type(self.tokenizer).__qualname__} does not say what its stream holds. Give it a spec."
             )
-        return self.tokenizer.spec
+        spec = self.tokenizer.spec
+        if self.per_run_of is not None:
+            spec = replace(spec, frame_rate=None, deduplicated=False)
+        if self.codebooks is not None:
+            kind, (first, stop) = spec.kind, self.codebooks
+            if not isinstance(kind, Discrete) or not 0 <= first < stop <= kind.num_codebooks:
+                raise RecipeError(f"Codebooks {first} to {stop} are not in {kind}. Choose others.")
+            spec = replace(spec, kind=replace(kind, num_codebooks=stop - first))
+        return spec
 
     @property
     def sample_rate(self) -> int | None:
@@ -84,18 +107,28 @@ class Recipe(Configuration):
 
     def __post_init__(self) -> None:
         specs = self.specs
+        for name, stream in self.streams.items():
+            for field_, other in (("per_run_of", stream.per_run_of), ("aligned_to", stream.aligned_to)):
+                if other is not None and (other == name or other not in specs):
+                    raise RecipeError(
+                        f"Recipe {self.name!r}: stream {name!r} has {field_}={other!r}, but there is "
+                        f"{', '.join(specs)}. Name one of the others."
+                    )
         for name, lm in self.lms.items():
             try:
                 known = lm.layout.all_specs(specs)
             except LaliaError as error:
                 raise RecipeError(f"Recipe {self.name!r}, LM {name!r}: {error}") from None
-            for part, used in (("inputs", lm.inputs), ("heads", lm.heads)):
-                for stream in used:
-                    if stream not in known:
+            aligned = {s for s, h in lm.heads.items() if h.aligned and s in specs}
+            for part, used in (("inputs", list(lm.inputs)), ("heads", [s for s in lm.heads if s not in aligned])):
+                for used_stream in used:
+                    if used_stream not in known:
                         raise RecipeError(
-                            f"Recipe {self.name!r}: {part} of LM {name!r} name stream {stream!r}, but its layout has "
-                            f"{', '.join(known)}. Fix the name or the layout."
+                            f"Recipe {self.name!r}: {part} of LM {name!r} name stream {used_stream!r}, but its layout "
+                            f"has {', '.join(known)}. Fix the name or the layout."
                         )
+            # How wide hidden states are is known when the model is built.
+            specs = {**specs, name + HIDDEN_SUFFIX: hidden_spec(1)}
         read = getattr(self.vocoder, "stream", None)
         if self.vocoder is not None and read not in specs:
             raise RecipeError(
@@ -114,18 +147,35 @@ class Recipe(Configuration):
         return {name: s.spec for name, s in self.streams.items()}
 
     @property
+    def channels(self) -> tuple[str | None, ...]:
+        """Whose sides of the conversation there are: the model's own first, where it has no name."""
+        named = dict.fromkeys(s.channel for s in self.streams.values())
+        return tuple(sorted(named, key=lambda c: c is not None))
+
+    @property
     def voice_names(self) -> tuple[str, ...]:
         """The voices that have a name, from voice 0 on."""
         named = (getattr(stage.task, "voices", ()) for stage in self.stages)
         return self.voices or next((v for v in named if v), ())
 
 
+def build_lms(recipe: Recipe) -> nn.ModuleDict:
+    """The language models, by name, in order; each may read the hidden states of those before it."""
+    specs = recipe.specs
+    lms = nn.ModuleDict()
+    for name, config in recipe.lms.items():
+        lm: SpeechLM = config.build(specs)
+        lms[name] = lm
+        specs[name + HIDDEN_SUFFIX] = hidden_spec(lm.backbone.dim)
+    return lms
+
+
 def count_parameters(recipe: Recipe) -> dict[str, int]:
     """Parameters of each language model and of the vocoder, without memory for any."""
     counts = {}
     with torch.device("meta"):
-        for name, config in recipe.lms.items():
-            counts[name] = sum(p.numel() for p in config.build(recipe.specs).parameters())
+        for name, lm in build_lms(recipe).items():
+            counts[name] = sum(p.numel() for p in lm.parameters())
         if recipe.vocoder is not None:
             counts["vocoder"] = sum(p.numel() for p in recipe.vocoder.build(recipe.specs).parameters())
     return counts

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["State", "Streaming", "reset_rows", "select_rows"]
+__all__ = ["State", "Streaming", "put_rows", "reset_rows", "select_rows"]
 
 S = TypeVar("S", bound="State")
 
@@ -74,4 +74,23 @@ def _merge(old: Any, new: Any, rows: Tensor) -> Any:
         return type(old)(_merge(a, b, rows) for a, b in zip(old, new, strict=True))
     if isinstance(old, dict):
         return {k: _merge(v, new[k], rows) for k, v in old.items()}
+    return old
+
+
+def put_rows(state: S, part: S, rows: Tensor) -> None:
+    """The inverse of ``select_rows``: give ``state``, in place, the rows [n] that ``part`` holds of it.
+
+    Both have tensors of one shape but for the number of rows.
+    """
+    for f in fields(state):
+        setattr(state, f.name, _put(getattr(state, f.name), getattr(part, f.name), rows))
+
+
+def _put(old: Any, new: Any, rows: Tensor) -> Any:
+    if isinstance(old, Tensor) and old.ndim:
+        return old.index_copy(0, rows.to(old.device), new.to(old))
+    if isinstance(old, State):
+        put_rows(old, new, rows)
+    elif isinstance(old, list | tuple):
+        return type(old)(_put(a, b, rows) for a, b in zip(old, new, strict=True))
     return old

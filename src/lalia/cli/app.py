@@ -43,6 +43,7 @@ def _lalia(
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
+    "chat": speech.chat,
     "continue": speech.continue_,
     "resynthesize": speech.resynthesize,
     "score": speech.score,

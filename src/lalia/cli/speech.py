@@ -19,7 +19,7 @@ from lalia.cli.options import (
     check_sound_file,
 )
 
-__all__ = ["continue_", "resynthesize", "score"]
+__all__ = ["chat", "continue_", "resynthesize", "score"]
 
 _OUT = Path("out.wav")
 
@@ -57,6 +57,37 @@ def continue_(
         f"made in {total:.1f} s",
         as_json=as_json,
     )
+
+
+def chat(
+    audio: AudioPath,
+    model: Annotated[str, typer.Option("--model", help="A model that answers: its directory, or a hub id.")],
+    output: SoundFile = Path("reply.wav"),
+    seconds: Annotated[float, typer.Option(help="The longest answer.")] = 10.0,
+    temperature: Annotated[float | None, typer.Option(help="Of sampling; 0 is greedy. [default: the model's]")] = None,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Write the answer, and do not speak it.")] = False,
+    seed: Seed = 0,
+    voice: Voice = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a spoken question."""
+    from lalia.model import load
+
+    speaker = load(model) if no_audio else _load_speaker(model, output)
+    reply = speaker.chat(audio, seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=not no_audio)
+    said = reply.audio
+    if said is not None:
+        said.save(output)
+    result = {
+        "text": reply.text,
+        "audio": None if said is None else str(output),
+        "sample_rate": None if said is None else said.sample_rate,
+        "seconds": 0.0 if said is None else said.seconds,
+        "timings": {k: round(v, 4) for k, v in reply.timings.items()},
+    }
+    spoken = "nothing was said aloud" if said is None else f"{output}: {said.seconds:.1f} s of speech"
+    took = f"made in {reply.timings['total_ms'] / 1000:.1f} s"
+    show(result, f"{reply.text}\n{spoken}; {took}" if reply.text else f"{spoken}; {took}", as_json=as_json)
 
 
 def resynthesize(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lalia.cli.console import show, tell
+from lalia.cli.console import progress, show, tell
 from lalia.cli.options import Json
 from lalia.errors import ConfigError
 
@@ -15,7 +15,9 @@ __all__ = ["recipes", "train"]
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `lalia recipes` lists.")],
-    data: Annotated[list[Path], typer.Option("--data", help="A folder of token shards; may be given again.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", help="A folder of token shards or of recordings; may be given again.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the run.")],
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
     settings: Annotated[
@@ -39,18 +41,20 @@ def train(
         if not sign:
             raise ConfigError(f"--set {item!r} has no '='. Write --set lms.ulm.backbone.num_layers=4.")
         overrides[key.strip()] = value
-    run = run_training(
-        find(recipe),
-        data,
-        output,
-        stage=stage,
-        tiny=tiny,
-        overrides=overrides,
-        resume=resume,
-        seed=seed,
-        device=device,
-        tell=tell,
-    )
+    with progress("Preparing", "s") as report:
+        run = run_training(
+            find(recipe),
+            data,
+            output,
+            stage=stage,
+            tiny=tiny,
+            overrides=overrides,
+            resume=resume,
+            seed=seed,
+            device=device,
+            tell=tell,
+            progress=report,
+        )
     if os.environ.get("RANK", "0") == "0":
         show({"path": str(run)}, f"{run}: trained. Try: lalia continue AUDIO --model {run}", as_json=as_json)
 

@@ -1,7 +1,7 @@
 """Data: manifests, importers, token shards, and batches in an order that can be repeated."""
 
 from lalia.data.batching import Batch, BatchPlan, BatchSampler, Row
-from lalia.data.corpus import Tokenizer, tokenize_corpus
+from lalia.data.corpus import Maker, Tokenizer, info_of, tokenize_corpus, unusable
 from lalia.data.cutsets import from_lhotse
 from lalia.data.dataset import TokenDataset, collate
 from lalia.data.importers import discover, from_folder, from_librispeech
@@ -16,6 +16,7 @@ __all__ = [
     "Batch",
     "BatchPlan",
     "BatchSampler",
+    "Maker",
     "Manifest",
     "Mixture",
     "MixtureDataset",
@@ -35,6 +36,8 @@ __all__ = [
     "from_folder",
     "from_lhotse",
     "from_librispeech",
+    "info_of",
     "tokenize_corpus",
+    "unusable",
     "write_shard",
 ]

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from lalia.data.writing import write_shard
 from lalia.errors import AudioError, DataError
 from lalia.streams import StreamSpec, TokenSequence
 
-__all__ = ["Tokenizer", "tokenize_corpus"]
+__all__ = ["Maker", "Tokenizer", "tokenize_corpus"]
 
 
 class Tokenizer(Protocol):
@@ -50,9 +50,77 @@ class Tokenizer(Protocol):
     def encode(self, audio: Audio) -> TokenSequence: ...
 
 
+class Maker(Protocol):
+    """What turns utterances into rows of shards, of one stream or of many."""
+
+    @property
+    def info(self) -> Mapping[str, StreamInfo]:
+        """What it makes."""
+        ...
+
+    def load(self, u: Utterance) -> Any:
+        """The sound of an utterance, as it is needed; called by several threads at once.
+
+        :raises AudioError: it cannot be used.
+        """
+        ...
+
+    def encode(self, loaded: Sequence[tuple[Utterance, Any]]) -> Sequence[TokenRow | Skipped]:
+        """Rows of a batch, in order.
+
+        :raises AudioError: a recording cannot be used. The batch is then tried one by one.
+        """
+        ...
+
+
+class _OneStream:
+    """A tokenizer as a maker."""
+
+    def __init__(self, tokenizer: Tokenizer, stream: str, name: str | None) -> None:
+        self.tokenizer, self.stream = tokenizer, stream
+        self.info = {stream: info_of(tokenizer, name)}
+
+    def load(self, u: Utterance) -> Audio:
+        return u.load(sample_rate=self.tokenizer.sample_rate)
+
+    def encode(self, loaded: Sequence[tuple[Utterance, Audio]]) -> list[TokenRow | Skipped]:
+        # A batch of one may be hours long: not to be copied.
+        items = [audio for _, audio in loaded]
+        tokens = self.tokenizer.encode(Audio.batch(items) if len(items) > 1 else items[0])
+        found: list[TokenRow | Skipped] = []
+        for b, (u, audio) in enumerate(loaded):
+            row = tokens.row(b)
+            reason = unusable(row)
+            if reason is None:
+                found.append(TokenRow(u.id, audio.seconds, {self.stream: row.to("cpu")}, u.speaker, u.text, u.language))
+            else:
+                found.append(Skipped(u.id, str(u.path), reason))
+        return found
+
+
+def info_of(tokenizer: Any, name: str | None = None, spec: StreamSpec | None = None) -> StreamInfo:
+    """What a tokenizer makes and is.
+
+    :param name: for people; the name of its class when not given.
+    :param spec: of the stream, where it is not all that the tokenizer makes.
+    """
+    config = to_dict(tokenizer.config)
+    kind = config.get("type", type(tokenizer).__name__) if isinstance(config, dict) else type(tokenizer).__name__
+    return StreamInfo(spec or tokenizer.spec, name or str(kind).rpartition(".")[2], tokenizer.identity, config)
+
+
+def unusable(tokens: TokenSequence) -> str | None:
+    """Why the tokens of an utterance cannot be used, or None."""
+    if not tokens.num_tokens:
+        return "gives no tokens"
+    if not tokens.discrete and not bool(tokens.values.half().isfinite().all()):
+        return "gives features that are not finite in 16 bits"
+    return None
+
+
 def tokenize_corpus(
     manifest: Manifest | Iterable[Utterance],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Maker,
     folder: str | Path,
     *,
     stream: str = "units",
@@ -70,7 +138,8 @@ def tokenize_corpus(
     Call it again after a crash with the same arguments: shards that are there stay, and the rest is made.
     At most about two batches of sound are in memory; a recording longer than a batch is one of its own.
 
-    :param stream: the name of the stream in the shards.
+    :param tokenizer: of one stream, or a maker of several.
+    :param stream: the name of the stream in the shards, where there is one.
     :param name: of the tokenizer, for people; the name of its class when not given.
     :param batch_seconds: sound per batch, padding included.
     :param shard_seconds: sound per shard, at most: what a crash can cost.
@@ -88,10 +157,8 @@ def tokenize_corpus(
     if not 0 <= rank < world:
         raise DataError(f"This is rank {rank} of {world}. Count ranks from 0.")
     target = make_folder(folder)
-    config = to_dict(tokenizer.config)
-    kind = config.get("type", type(tokenizer).__name__) if isinstance(config, dict) else type(tokenizer).__name__
-    info = StreamInfo(tokenizer.spec, name or str(kind).rpartition(".")[2], tokenizer.identity, config)
-    job = _Job(target, stream, info, _slices(manifest, shard_seconds, shard_rows))
+    maker: Maker = tokenizer if hasattr(tokenizer, "info") else _OneStream(tokenizer, stream, name)  # type: ignore[arg-type, assignment]
+    job = _Job(target, maker, _slices(manifest, shard_seconds, shard_rows))
 
     present = job.present()
     mine = range(rank, len(job.slices), world)
@@ -108,7 +175,7 @@ def tokenize_corpus(
     worked = 0.0
     if progress is not None:
         progress(reached, share)
-    for seconds in job.run(todo, tokenizer, batch_seconds, num_workers):
+    for seconds in job.run(todo, batch_seconds, num_workers):
         worked += seconds
         if progress is not None:
             progress(reached + worked, share)
@@ -146,8 +213,7 @@ class _Job:
     """What is to be in the folder."""
 
     folder: Path
-    stream: str
-    info: StreamInfo
+    maker: Maker
     slices: Sequence[tuple[Utterance, ...]]
 
     def seconds(self, i: int) -> float:
@@ -172,11 +238,12 @@ class _Job:
                 if path.name in numbers:
                     continue  # damaged: it is made again
                 raise
-            held = header.streams.get(self.stream)
-            if held is None or len(header.streams) > 1:
+            if set(header.streams) != set(self.maker.info):
                 raise DataError(f"{path} holds the streams {', '.join(header.streams)}. Choose an empty folder.")
-            if (held.sha256, held.spec) != (self.info.sha256, self.info.spec):
-                raise DataError(f"{path} was made by {held}, not by {self.info}. Choose an empty folder.")
+            for name, info in self.maker.info.items():
+                held = header.streams[name]
+                if (held.sha256, held.spec) != (info.sha256, info.spec):
+                    raise DataError(f"{path} was made by {held}, not by {info}. Choose an empty folder.")
             i = numbers.get(path.name)
             if i is None or header.note.get("slice") != self.fingerprint(i):
                 raise DataError(
@@ -185,20 +252,19 @@ class _Job:
             found[i] = header
         return found
 
-    def run(self, todo: Sequence[int], tokenizer: Tokenizer, batch_seconds: float, workers: int) -> Iterator[float]:
+    def run(self, todo: Sequence[int], batch_seconds: float, workers: int) -> Iterator[float]:
         """Make shards; after each batch, the seconds of sound in it."""
-        rate = tokenizer.sample_rate
         results: dict[int, TokenRow | Skipped] = {}
-        with ThreadPoolExecutor(max(workers, 1)) as pool, closing(self._read(pool, todo, batch_seconds, rate)) as read:
+        with ThreadPoolExecutor(max(workers, 1)) as pool, closing(self._read(pool, todo, batch_seconds)) as read:
             for shard, places, futures in read:
                 utterances = self.slices[shard]
-                loaded: dict[int, Audio] = {}
+                loaded: dict[int, Any] = {}
                 for i, future in zip(places, futures, strict=True):
                     try:
                         loaded[i] = future.result()
                     except AudioError as error:
                         results[i] = _skip(utterances[i], error)
-                results |= self._encode(utterances, loaded, tokenizer)
+                results |= self._encode(utterances, loaded)
                 del loaded, futures
                 if len(results) == len(utterances):
                     self._write(shard, [results[i] for i in range(len(utterances))])
@@ -206,10 +272,10 @@ class _Job:
                 yield sum(utterances[i].duration for i in places)
 
     def _read(
-        self, pool: ThreadPoolExecutor, todo: Sequence[int], batch_seconds: float, rate: int
-    ) -> Generator[tuple[int, list[int], list[Future[Audio]]], None, None]:
+        self, pool: ThreadPoolExecutor, todo: Sequence[int], batch_seconds: float
+    ) -> Generator[tuple[int, list[int], list[Future[Any]]], None, None]:
         """Batches of a shard, of the next shard, ..., each being read while the one before is encoded."""
-        ahead: deque[tuple[int, list[int], list[Future[Audio]]]] = deque()
+        ahead: deque[tuple[int, list[int], list[Future[Any]]]] = deque()
         seconds: deque[float] = deque()
         try:
             for shard in todo:
@@ -220,7 +286,7 @@ class _Job:
                     while ahead and (len(ahead) > 1 or sum(seconds) + size > 2 * batch_seconds):
                         seconds.popleft()
                         yield ahead.popleft()
-                    futures = [pool.submit(utterances[i].load, sample_rate=rate) for i in places]
+                    futures = [pool.submit(self.maker.load, utterances[i]) for i in places]
                     ahead.append((shard, places, futures))
                     seconds.append(size)
             while ahead:
@@ -230,31 +296,17 @@ class _Job:
                 for future in futures:
                     future.cancel()
 
-    def _encode(
-        self, utterances: Sequence[Utterance], loaded: dict[int, Audio], tokenizer: Tokenizer
-    ) -> dict[int, TokenRow | Skipped]:
+    def _encode(self, utterances: Sequence[Utterance], loaded: Mapping[int, Any]) -> dict[int, TokenRow | Skipped]:
         if not loaded:
             return {}
-        items = list(loaded.values())
         try:
-            # A batch of one may be hours long: not to be copied.
-            tokens = tokenizer.encode(Audio.batch(items) if len(items) > 1 else items[0])
+            made = self.maker.encode([(utterances[i], x) for i, x in loaded.items()])
         except AudioError as error:
             if len(loaded) == 1:
                 return {i: _skip(utterances[i], error) for i in loaded}
             # One recording must not cost the others of its batch.
-            return {k: v for i, a in loaded.items() for k, v in self._encode(utterances, {i: a}, tokenizer).items()}
-        found: dict[int, TokenRow | Skipped] = {}
-        for b, (i, audio) in enumerate(loaded.items()):
-            u, row = utterances[i], tokens.row(b)
-            if not row.num_tokens:
-                found[i] = Skipped(u.id, str(u.path), "gives no tokens")
-            elif not row.discrete and not bool(row.values.half().isfinite().all()):
-                found[i] = Skipped(u.id, str(u.path), "gives features that are not finite in 16 bits")
-            else:
-                streams = {self.stream: row.to("cpu")}
-                found[i] = TokenRow(u.id, audio.seconds, streams, u.speaker, u.text, u.language)
-        return found
+            return {k: v for i, x in loaded.items() for k, v in self._encode(utterances, {i: x}).items()}
+        return dict(zip(loaded, made, strict=True))
 
     def _write(self, shard: int, results: Sequence[TokenRow | Skipped]) -> None:
         note = {
@@ -265,7 +317,7 @@ class _Job:
             "skipped": [[s.id, s.path, s.reason] for s in results if isinstance(s, Skipped)],
         }
         rows = [r for r in results if isinstance(r, TokenRow)]
-        write_shard(self.folder / shard_name(shard), rows, {self.stream: self.info}, note=note)
+        write_shard(self.folder / shard_name(shard), rows, self.maker.info, note=note)
 
     def report(self, manifest: Manifest, seconds: float, worked: float) -> Report:
         """The state of the whole folder, also written to it."""

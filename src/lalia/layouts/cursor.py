@@ -21,10 +21,14 @@ Value = int | Tensor
 
 
 class Laid(NamedTuple):
-    """A cell with its value."""
+    """A cell with its value.
+
+    ``last``: nothing more of its stream follows. Codes say so by the id of the end; features have no other way.
+    """
 
     cell: Cell
     value: Value
+    last: bool = False
 
 
 class Cursor:
@@ -97,7 +101,9 @@ class Cursor:
         :returns: what counts: when a stream ends at this step, its other codebooks here are dropped.
         """
         ended: set[tuple[str, int]] = set()
-        for (stream, codebook, t), value in laid:
+        for (stream, codebook, t), value, last in laid:
+            if last:
+                self._extent.end(stream, t + 1)
             code = value if isinstance(value, int) else None
             # Before the end of what is known, the id of the end is an ordinary token.
             if codebook == 0 and code is not None and code == self._end_ids.get(stream):
@@ -129,7 +135,7 @@ def grid_of(rows: Sequence[Sequence[Sequence[Laid]]], specs: Mapping[str, Stream
             frames[name] = []
     for b, row in enumerate(rows):
         for s, step in enumerate(row):
-            for (stream, codebook, t), value in step:
+            for (stream, codebook, t), value, _ in step:
                 positions[stream][b, codebook, s] = t
                 if isinstance(value, int):
                     codes[stream][b, codebook, s] = value

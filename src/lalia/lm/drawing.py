@@ -4,43 +4,26 @@ Shapes: B batch, D dim, V ids.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lalia.errors import ConfigError, LayoutError
-from lalia.layouts import Cell, Choice, Cursor, Laid
+from lalia.layouts import Cell, Choice, Laid
+from lalia.lm.head import Ask, Row
+from lalia.lm.heads import Linear
 from lalia.lm.sampling import Sampler, Sampling, sample, uniform
-from lalia.streams import Discrete
 
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
 
-__all__ = ["Drawer", "Row"]
+__all__ = ["Drawer"]
 
 _Key = tuple[tuple[str, ...], int]
 """What rows are drawn together for: the streams of a choice (or one), and the codebook."""
-
-
-@dataclass
-class Row:
-    """One row of the batch while it runs.
-
-    :param index: its place in what ``generate`` yields.
-    :param history: codes of codebook 0 of each stream so far.
-    """
-
-    index: int
-    cursor: Cursor
-    seed: int
-    draws: int = 0
-    history: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def runs(self) -> bool:
-        return self.cursor.step is not None
 
 
 @dataclass(frozen=True)
@@ -78,6 +61,7 @@ class Drawer:
         :param hidden: [B, D], of the same rows; those that are over get nothing.
         """
         laid: list[list[Laid]] = [[] for _ in rows]
+        scratch: dict[str, dict[Any, Any]] = {}
         width = max(len(r.cursor.step or ()) for r in rows)
         for j in range(width):
             groups: dict[_Key, list[tuple[int, Cell | Choice]]] = {}
@@ -94,42 +78,73 @@ class Drawer:
                     groups.setdefault(((slot.stream,), slot.codebook), []).append((i, slot))
             for key, members in groups.items():
                 index = [i for i, _ in members]
-                of_members = hidden if len(index) == len(rows) else hidden[torch.tensor(index, device=hidden.device)]
-                ids = self._draw(key, [rows[i] for i in index], of_members)
-                for (i, slot), drawn in zip(members, ids, strict=True):
-                    item = self._cell(key, slot, drawn)
-                    if item.cell.codebook == 0:
-                        rows[i].history.setdefault(item.cell.stream, []).append(item.value)  # type: ignore[arg-type]
+                some = hidden if len(index) == len(rows) else hidden[torch.tensor(index, device=hidden.device)]
+                chosen = [rows[i] for i in index]
+                if isinstance(members[0][1], Choice):
+                    slots: list[Choice] = [s for _, s in members if isinstance(s, Choice)]
+                    items = self._choose(key, slots, chosen, some)
+                else:
+                    cells: list[Cell] = [s for _, s in members if isinstance(s, Cell)]
+                    beside = [laid[i] for i in index]
+                    items = self._ask(key, cells, chosen, some, beside, scratch.setdefault(key[0][0], {}))
+                for i, item in zip(index, items, strict=True):
+                    if item.cell.codebook == 0 and isinstance(item.value, int):
+                        rows[i].history.setdefault(item.cell.stream, []).append(item.value)
                     laid[i].append(item)
         return laid
 
-    def _cell(self, key: _Key, slot: Cell | Choice, drawn: int) -> Laid:
-        if isinstance(slot, Cell):
-            return Laid(slot, drawn)
-        part = next(p for p in reversed(self._parts[key]) if drawn >= p.first)
-        return Laid(next(c for c in slot.cells if c.stream == part.stream), drawn - part.first)
+    def _ask(
+        self,
+        key: _Key,
+        cells: list[Cell],
+        rows: list[Row],
+        hidden: Tensor,
+        laid: list[list[Laid]],
+        scratch: dict[Any, Any],
+    ) -> list[Laid]:
+        """The cells of one stream and codebook, by its head."""
+        (stream,), codebook = key
+        head = self.model.head(stream)
+        of_stream = self.model.hidden_of(stream, hidden)
+        ask = Ask(
+            codebook, of_stream, rows, laid, partial(self._pick, key, rows), partial(_noise, rows, hidden), scratch
+        )
+        items = []
+        for cell, drawn in zip(cells, head.draw(ask), strict=True):
+            value, last = drawn if isinstance(drawn, tuple) else (drawn, False)
+            items.append(Laid(cell, value, last))
+        return items
 
-    def _draw(self, key: _Key, rows: list[Row], hidden: Tensor) -> list[int]:
-        """One id for each row; of a choice, an index into its parts one after another."""
+    def _choose(self, key: _Key, slots: list[Choice], rows: list[Row], hidden: Tensor) -> list[Laid]:
+        """Which stream goes on, and with what: drawn together from one vocabulary."""
         parts = self._parts.get(key)
         if parts is None:
             parts = self._parts[key] = self._part(key)
+        head = self.model.linear(parts[0].stream)
+        logits = torch.cat([head.logits(hidden, p.rows) for p in parts], dim=1)
+        items = []
+        for slot, drawn in zip(slots, self._pick(key, rows, logits), strict=True):
+            part = next(p for p in reversed(parts) if drawn >= p.first)
+            items.append(Laid(next(c for c in slot.cells if c.stream == part.stream), drawn - part.first))
+        return items
+
+    def _pick(self, key: _Key, rows: Sequence[Row], logits: Tensor) -> list[int]:
+        """One id for each row from its logits [n, V]; of a choice, an index into its parts one after another."""
+        if key not in self._settings:
             self._settings[key] = self.sampler.of(*key[0])
-            self._banned[key] = self._ban(parts).to(hidden.device) if self.sampler.banned else None
-        settings = self._settings[key]
-        head = self.model.head(key[0][0])
-        logits = [head.logits(hidden, p.rows) for p in parts]
-        joined = (logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)).float()
-        banned = self._banned[key]
+            parts = self._parts.setdefault(key, [_Part(key[0][0], 0, logits.shape[1], range(logits.shape[1]))])
+            self._banned[key] = self._ban(parts).to(logits.device) if self.sampler.banned else None
+        settings, banned, parts = self._settings[key], self._banned[key], self._parts[key]
+        logits = logits.float()
         if banned is not None:
-            joined.masked_fill_(banned, -torch.inf)
+            logits = logits.masked_fill(banned, -torch.inf)
         numbers = None
         if settings.temperature != 0:
             drawn = [(uniform(r.seed, 2 * r.draws), uniform(r.seed, 2 * r.draws + 1)) for r in rows]
-            numbers = torch.tensor(drawn, dtype=torch.float64, device=hidden.device)
+            numbers = torch.tensor(drawn, dtype=torch.float64, device=logits.device)
         recent = _recent(rows, parts, settings) if settings.repetition_window and key[1] == 0 else None
         ids: list[int] = sample(
-            joined, settings, numbers, None if recent is None else recent.to(hidden.device)
+            logits, settings, numbers, None if recent is None else recent.to(logits.device)
         ).tolist()
         for row in rows:
             row.draws += 1
@@ -137,7 +152,7 @@ class Drawer:
 
     def _part(self, key: _Key) -> list[_Part]:
         streams, codebook = key
-        heads = [self.model.head(s) for s in streams if s in self.model.heads]
+        heads = [h for s in streams if s in self.model.heads and isinstance(h := self.model.head(s), Linear)]
         if len(heads) < len(streams) or len({id(h.weight) for h in heads}) > 1:
             raise LayoutError(
                 f"The model has to choose between streams {', '.join(streams)}, which do not share one vocabulary. "
@@ -145,11 +160,7 @@ class Drawer:
             )
         parts: list[_Part] = []
         for stream, head in sorted(zip(streams, heads, strict=True), key=lambda x: x[1].rows(codebook).start):
-            kind, rows = self.model.specs[stream].kind, head.rows(codebook)
-            assert isinstance(kind, Discrete)
-            if kind.end is None and (codebook > 0 or stream not in self.model.ends):
-                # Only codebook 0 of a stream that ends has an end to predict.
-                rows = rows[: kind.codebook_size]
+            rows = head.rows(codebook)[: self.model.num_ids(stream, codebook)]
             parts.append(_Part(stream, sum(p.size for p in parts), len(rows), rows))
         return parts
 
@@ -176,3 +187,13 @@ def _recent(rows: Sequence[Row], parts: Sequence[_Part], settings: Sampling) -> 
             if codes:
                 out[i, j * width : j * width + len(codes)] = torch.tensor(codes) + part.first
     return out
+
+
+def _noise(rows: Sequence[Row], like: Tensor, dim: int) -> Tensor:
+    """Standard normal numbers [n, D], each row's by its own seed."""
+    out = []
+    for row in rows:
+        seed = int(uniform(row.seed, 2 * row.draws) * 2**53)
+        out.append(torch.randn(dim, generator=torch.Generator().manual_seed(seed)))
+        row.draws += 1
+    return torch.stack(out).to(like)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lalia.errors import LayoutError
 from lalia.layouts import Cursor, Laid, Slot, check_streams, grid_of
-from lalia.lm.drawing import Drawer, Row
+from lalia.lm.drawing import Drawer
+from lalia.lm.head import Row
 from lalia.lm.sampling import Sampler
 from lalia.streaming import State, select_rows
 from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch
@@ -17,7 +18,10 @@ from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batc
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
 
-__all__ = ["collect", "generate"]
+__all__ = ["HIDDEN", "collect", "generate"]
+
+HIDDEN = "hidden"
+"""The stream of hidden states that ``generate`` gives beside what it draws."""
 
 
 @torch.inference_mode()
@@ -31,6 +35,7 @@ def generate(
     max_steps: int | None = None,
     seeds: Sequence[int] | None = None,
     batch_size: int = 1,
+    hidden_of: str | None = None,
 ) -> Iterator[Streams]:
     """Continue the known streams, and yield what is new after every LM step.
 
@@ -40,6 +45,8 @@ def generate(
     :param max_steps: most LM steps after the known ones.
     :param seeds: one per row; ``sampler.seed + row`` when not given.
     :param batch_size: rows when nothing is known.
+    :param hidden_of: a stream; the hidden states from which its cells were drawn, the end included, come as stream
+        ``hidden``, for the next language model.
     :yields: for each stream that gained whole frames, a TokenSequence of B rows (``lengths`` 0 where a row
         gained none).
     :raises LayoutError: ``known`` holds a stream that is not in the layout or not of its spec, or the model has
@@ -53,7 +60,7 @@ def generate(
     device = model.start.device
     grid = grid_of(prefix, model.specs).to(device)
     state: State = model.init_state(num_rows, capacity=grid.num_steps + 1 + min(max_steps or 256, 1024))
-    hidden = model(grid, state)[torch.arange(num_rows, device=device), grid.lengths]
+    hidden = model(grid, state).movedim(-2, 1)[torch.arange(num_rows, device=device), grid.lengths]
     laid: list[list[Laid]] = []
     steps = 0
     while max_steps is None or steps < max_steps:
@@ -67,13 +74,17 @@ def generate(
                 state = select_rows(state, torch.tensor(running, device=device))
             grid = grid_of([[items] for items in laid], model.specs)
             # Lengths stay where they are read.
-            hidden = model(replace(grid.to(device), lengths=grid.lengths), state, first=False)[:, 0]
+            hidden = model(replace(grid.to(device), lengths=grid.lengths), state, first=False)[..., 0, :]
         laid = drawer.fill(rows, hidden)
         for i, row in enumerate(rows):
             if row.runs:
                 given = {s for s in row.cursor.step or () if row.cursor.given(s) is not None}
                 laid[i] = row.cursor.lay(laid[i])
                 frames.add(row.index, laid[i], given)
+                if hidden_of is not None and any(
+                    cell.stream == hidden_of and cell.codebook == 0 and cell not in given for cell, *_ in laid[i]
+                ):
+                    frames.add_features(row.index, HIDDEN, model.hidden_of(hidden_of, hidden)[i])
         steps += 1
         emitted = frames.take()
         if emitted:
@@ -159,20 +170,27 @@ class _Frames:
         self._end_ids = {n: s.kind.end_id for n, s in specs.items() if n in ends and isinstance(s.kind, Discrete)}
         self._open: dict[tuple[int, str, int], dict[int, int]] = {}
         self._new: dict[str, list[list[list[int]]]] = {}
+        self._features: dict[str, list[list[Tensor]]] = {}
 
     def add(self, row: int, laid: Sequence[Laid], given: set[Slot]) -> None:
         """Take the cells of a step of a row; those that were given are not new."""
-        for cell, value in laid:
+        for cell, value, _ in laid:
             stream, codebook, t = cell
             if cell in given or stream in self._hidden or (codebook == 0 and value == self._end_ids.get(stream)):
                 continue
-            assert isinstance(value, int), "no head predicts features"
+            if not isinstance(value, int):
+                self.add_features(row, stream, value)
+                continue
             frame = self._open.setdefault((row, stream, t), {})
             frame[codebook] = value
             if len(frame) == self._codebooks[stream]:
                 del self._open[row, stream, t]
                 whole = [frame[k] for k in range(len(frame))]
                 self._new.setdefault(stream, [[] for _ in range(self._num_rows)])[row].append(whole)
+
+    def add_features(self, row: int, stream: str, value: Tensor) -> None:
+        """A frame of features [D] of a row."""
+        self._features.setdefault(stream, [[] for _ in range(self._num_rows)])[row].append(value)
 
     def take(self) -> Streams:
         """What has become complete since the last call."""
@@ -185,5 +203,10 @@ class _Frames:
             with torch.inference_mode(False):
                 values = torch.tensor(padded).transpose(1, 2)
                 out[stream] = TokenSequence(values, torch.tensor([len(r) for r in rows]))
-        self._new = {}
+        for stream, found in self._features.items():
+            dim = next(len(x) for r in found for x in r)
+            with torch.inference_mode(False):
+                rows_ = [torch.stack(r).cpu().clone() if r else torch.zeros(0, dim) for r in found]
+                out[stream] = pad_batch([TokenSequence(r[None], torch.tensor([len(r)])) for r in rows_])
+        self._new, self._features = {}, {}
         return out

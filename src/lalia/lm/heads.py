@@ -1,4 +1,4 @@
-"""Heads: how each stream is predicted from the LM's hidden states.
+"""The linear head: a softmax over the codes of a stream.
 
 Shapes: B batch, K codebooks, S LM steps, D dim, V ids.
 """
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lalia.config import Configurable
 from lalia.layouts import Grid, Vocabulary
+from lalia.lm.head import Ask, Head
 from lalia.nn.packed import PackedWeight
+from lalia.streams import Streams
 
 __all__ = ["Linear"]
 
@@ -20,11 +21,11 @@ _MOST_LOGITS = 1 << 26
 """Most logits that are kept for the backward pass; of more, they are computed again."""
 
 
-class Linear(Configurable, nn.Module):
+class Linear(Head):
     """A softmax over the stream's codebook, or over the whole table that it shares with other streams."""
 
     @dataclass(frozen=True)
-    class Config(Configurable.Config):
+    class Config(Head.Config):
         """How a stream is predicted.
 
         :param tied: predict with the embeddings themselves (arXiv:1608.05859).
@@ -43,16 +44,19 @@ class Linear(Configurable, nn.Module):
         joint: bool,
         dim: int,
         weight: nn.Parameter | None = None,
+        num_ids: tuple[int, ...] = (),
     ) -> None:
         """Make the output matrix, or share one.
 
         :param rows_of: the stream whose rows of the vocabulary are predicted (itself, unless tied to another).
         :param joint: whether the softmax runs over every row of the vocabulary.
         :param weight: the output matrix [V, D], where it is the embedding or that of another head.
+        :param num_ids: of each codebook, how many of its ids can come; all when not given.
         """
         super().__init__()
         self.config, self.stream, self.joint, self.vocabulary = config, stream, joint, vocabulary
-        self._rows_of = rows_of
+        self._rows_of, self.num_ids = rows_of, num_ids
+        self.terms = (stream,)
         self._packed: dict[tuple[int, int], PackedWeight] = {}
         if weight is None:
             weight = nn.Parameter(torch.empty(vocabulary.size, dim))
@@ -69,13 +73,21 @@ class Linear(Configurable, nn.Module):
         packed = self._packed.setdefault((rows.start, rows.stop), PackedWeight())
         return packed.linear(hidden, weight.to(hidden.dtype))
 
-    def nll(self, hidden: Tensor, target: Grid) -> Tensor:
-        """Negative log-likelihood of every cell of the stream.
+    def counts(self, grid: Grid, streams: Streams) -> dict[str, float]:
+        return {self.stream: float(grid.num_cells(self.stream))}
 
-        :param hidden: [B, S, D]; step s predicts step s of ``target``.
-        :returns: [B, K, S] in nats; 0 where the stream has no cell.
-        """
-        present, values = target.present(self.stream), target.values[self.stream]
+    def losses(self, hidden: Tensor, grid: Grid, streams: Streams) -> dict[str, Tensor]:
+        return {self.stream: self.nll(hidden, grid).sum()}
+
+    def draw(self, ask: Ask) -> list[int]:
+        # An end that a codebook cannot have is not drawn.
+        return ask.pick(self.logits(ask.hidden, self.rows(ask.codebook)[: self._num_ids(ask.codebook)]))
+
+    def _num_ids(self, codebook: int) -> int | None:
+        return self.num_ids[codebook] if self.num_ids else None
+
+    def nll(self, hidden: Tensor, grid: Grid) -> Tensor:
+        present, values = grid.present(self.stream), grid.values[self.stream]
         flat = hidden.reshape(-1, hidden.shape[-1])
         out = []
         for k in range(present.shape[1]):

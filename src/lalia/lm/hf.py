@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
+from lalia.lm.architectures import ARCHITECTURES
 from lalia.nn.packed import pack_linears
 from lalia.streaming import State
 
@@ -161,18 +162,20 @@ def _open(config: HF.Config) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     architecture = None
-    if config.architecture is not None:
-        fields = dict(config.architecture)
+    # On the meta device there is nothing to read weights into.
+    reads = config.pretrained and torch.get_default_device().type != "meta"
+    known = config.architecture or (None if reads else ARCHITECTURES.get(config.name))
+    if known is not None:
+        fields = dict(known)
         try:
             architecture = AutoConfig.for_model(fields.pop("model_type"), **fields)
         except (KeyError, ValueError):
             raise ConfigError(
                 f"HF({config.name!r}) has an architecture of model_type "
-                f"{config.architecture.get('model_type')!r}. Name one that transformers has."
+                f"{known.get('model_type')!r}. Name one that transformers has."
             ) from None
     try:
-        # On the meta device there is nothing to read weights into.
-        if config.pretrained and torch.get_default_device().type != "meta":
+        if reads:
             return AutoModelForCausalLM.from_pretrained(config.name, use_safetensors=True, dtype=torch.float32)
         return AutoModelForCausalLM.from_config(
             architecture or AutoConfig.from_pretrained(config.name), dtype=torch.float32

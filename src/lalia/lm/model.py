@@ -14,11 +14,13 @@ from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.layouts import Flat, Grid, Layout, Vocabulary
 from lalia.lm.generation import generate
+from lalia.lm.head import Head
 from lalia.lm.heads import Linear
 from lalia.lm.hf import HF, take_rows
 from lalia.lm.inputs import Lookup, Project, Table
 from lalia.lm.sampling import Sampler
 from lalia.lm.wiring import Wiring
+from lalia.nn.dual_tower import DualTower
 from lalia.nn.transformer import Transformer
 from lalia.streaming import State
 from lalia.streams import Streams, StreamSpec
@@ -43,15 +45,21 @@ class SpeechLM(Configurable, nn.Module):
         :param layout: which cells share a step.
         :param backbone: ``Transformer.Config`` or ``HF.Config``.
         :param inputs: how each stream enters; a stream of the layout without one is predicted but not heard.
-        :param heads: how each stream is predicted; a stream without one is given, never generated.
+        :param heads: how each stream is predicted; a stream without one is given, never generated. The stream of an
+            aligned head (CTC) has no place in the layout.
+        :param towers: the stream that each channel of a ``DualTower`` hears and predicts, in order.
+        :param upsample: steps of the backbone for each step of the layout, for aligned heads: speech has more units
+            than the text that they are found along has tokens.
         """
 
         _: KW_ONLY
         layout: Layout
-        backbone: Transformer.Config | HF.Config
+        backbone: Transformer.Config | HF.Config | DualTower.Config
         inputs: Mapping[str, Lookup | Project.Config]
-        heads: Mapping[str, Linear.Config]
+        heads: Mapping[str, Head.Config]
         combine: Literal["sum", "mean"] = "sum"
+        towers: tuple[str, ...] = ()
+        upsample: int = 1
         sampler: Sampler = field(default_factory=Sampler)
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
@@ -65,14 +73,17 @@ class SpeechLM(Configurable, nn.Module):
         self.specs = config.layout.all_specs(specs)
         self.ends = config.layout.ends(specs)
         """The streams that close with an end token."""
-        self.wiring = Wiring(config.inputs, config.heads, self.specs)
-        self.backbone: Transformer | HF = config.backbone.build()
+        aligned = {s: specs[s] for s, h in config.heads.items() if h.aligned and s in specs}
+        self.wiring = Wiring(config.inputs, config.heads, {**self.specs, **aligned})
+        self.aligned = _check_steps(config)
+        """Whether its heads are aligned with the steps rather than predict the next ones."""
+        self.backbone: Transformer | HF | DualTower = config.backbone.build()
         dim = self.backbone.dim
         self.start = nn.Parameter(torch.zeros(dim))
         self.tables = nn.ModuleDict()
         self.inputs = nn.ModuleDict(
             {
-                s: c.build(self.wiring.continuous(s), dim)
+                _key(s): c.build(self.wiring.continuous(s), dim)
                 for s, c in config.inputs.items()
                 if isinstance(c, Project.Config)
             }
@@ -80,29 +91,56 @@ class SpeechLM(Configurable, nn.Module):
         self.heads = nn.ModuleDict()
         for name, streams in self.wiring.tables().items():
             self._build_table(name, streams, dim)
+        for stream, head in config.heads.items():
+            if not isinstance(head, Linear.Config):
+                self.heads[stream] = head.build(
+                    stream=stream, specs=self.wiring.specs, dim=dim, closed=stream in self.ends
+                )
         # In the layout's order, as built; a mapping in a file may be in any.
-        self.heads = nn.ModuleDict({s: self.heads[s] for s in self.specs if s in self.heads})
+        self.heads = nn.ModuleDict({s: self.heads[s] for s in self.wiring.specs if s in self.heads})
         if isinstance(self.backbone, HF):
             self._take_text_vocabulary(self.backbone)
 
-    def head(self, stream: str) -> Linear:
+    def head(self, stream: str) -> Head:
         """The head that predicts a stream."""
+        head = self.heads[stream]
+        assert isinstance(head, Head)
+        return head
+
+    def linear(self, stream: str) -> Linear:
+        """The head of a stream that is predicted from a table."""
         head = self.heads[stream]
         assert isinstance(head, Linear)
         return head
 
+    def num_ids(self, stream: str, codebook: int) -> int:
+        """How many ids of a codebook can come: only codebook 0 of a stream that ends has an end."""
+        kind = self.wiring.discrete(stream)
+        return kind.num_ids if codebook == 0 and stream in self.ends else kind.codebook_size
+
+    def hidden_of(self, stream: str, hidden: Tensor) -> Tensor:
+        """What a stream is predicted from: its channel of [B, C, ..., D], or all of it where there is one."""
+        towers = self.config.towers
+        return hidden[:, towers.index(stream)] if stream in towers else hidden[:, 0] if towers else hidden
+
     # -- training ------------------------------------------------------------------------------
 
     def embed(self, grid: Grid) -> Tensor:
-        """The input of every step [B, S, D]."""
+        """The input of every step [B, S, D]; with towers, of every channel [B, C, S, D]."""
+        towers = self.config.towers
+        if towers:
+            return torch.stack([self._embed(grid, (stream,)) for stream in towers], dim=1)
+        return self._embed(grid, tuple(self.config.inputs))
+
+    def _embed(self, grid: Grid, streams: Sequence[str]) -> Tensor:
         total: Tensor | None = None
         count: Tensor | None = None
-        for stream in self.config.inputs:
+        for stream in streams:
             # A flat stream of one codebook is absent only in padding, which nothing looks at.
             whole = isinstance(self.layout, Flat) and grid.positions[stream].shape[1] == 1
             present = None if whole else grid.present(stream)
-            if stream in self.inputs:
-                x = self.inputs[stream](grid.values[stream])
+            if _key(stream) in self.inputs:
+                x = self.inputs[_key(stream)](grid.values[stream])
                 x = x if present is None else x * present[:, 0, :, None]
             else:
                 x = self.tables[self.wiring.table_of(stream)](self.wiring.rows_of(stream), grid.values[stream], present)
@@ -120,27 +158,58 @@ class SpeechLM(Configurable, nn.Module):
         :param first: whether the grid begins at step 0, so that the start vector comes before it. Without it,
             entry s has seen steps 0 .. s.
         :returns: [B, S, D] offline, where the last step is never an input; [B, S + 1, D] with a state and
-            ``first``; [B, S, D] with a state later on.
+            ``first``; [B, S, D] with a state later on. With towers, [B, C, ...] of these; of aligned heads, the hidden
+            states of the steps themselves, ``upsample`` of them for each, [B, S * upsample, D].
         """
+        if self.aligned:
+            x = self.embed(grid).to(self.start.dtype).repeat_interleave(self.config.upsample, dim=-2)
+            if state is None:
+                return self.backbone(x)
+            return self.backbone(x, grid.lengths * self.config.upsample, state)
         if not first:
             assert state is not None, "steps that do not begin at 0 need the state of those before"
             return self.backbone(self.embed(grid).to(self.start.dtype), grid.lengths, state)
-        x = self.start.expand(len(grid), 1, -1)
+        channels = (len(self.config.towers),) if self.config.towers else ()
+        x = self.start.expand(len(grid), *channels, 1, -1)
         steps = grid.num_steps - (state is None)
         if steps < 0:
-            return x[:, :0]
+            return x[..., :0, :]
         if steps:
-            x = torch.cat([x, self.embed(grid.steps(0, steps)).to(x.dtype)], dim=1)
+            x = torch.cat([x, self.embed(grid.steps(0, steps)).to(x.dtype)], dim=-2)
         return self.backbone(x) if state is None else self.backbone(x, grid.lengths + 1, state)
 
     def nll(self, grid: Grid) -> dict[str, Tensor]:
         """Negative log-likelihood of every cell of every predicted stream [B, K, S] in nats; 0 where absent."""
         hidden = self(grid)
-        return {stream: self.head(stream).nll(hidden, grid) for stream in self.heads}
+        return {stream: self.head(stream).nll(self.hidden_of(stream, hidden), grid) for stream in self.heads}
 
-    def loss(self, grid: Grid, weights: Mapping[str, float] | None = None) -> dict[str, Tensor]:
-        """Mean negative log-likelihood per cell of each stream, and their weighted sum as ``total``."""
-        losses = {s: nll.sum() / max(grid.num_cells(s), 1) for s, nll in self.nll(grid).items()}
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The loss terms of all heads."""
+        return tuple(term for stream in self.heads for term in self.head(stream).terms)
+
+    def counts(self, grid: Grid, streams: Streams | None = None) -> dict[str, float]:
+        """What each term of ``losses`` is to be divided by."""
+        return {t: n for s in self.heads for t, n in self.head(s).counts(grid, streams or {}).items()}
+
+    def losses(self, grid: Grid, streams: Streams | None = None) -> dict[str, Tensor]:
+        """The sum of every loss term of every head.
+
+        :param streams: those that have no cells in the grid (of aligned heads).
+        """
+        hidden = self(grid)
+        return {
+            term: loss
+            for s in self.heads
+            for term, loss in self.head(s).losses(self.hidden_of(s, hidden), grid, streams or {}).items()
+        }
+
+    def loss(
+        self, grid: Grid, weights: Mapping[str, float] | None = None, streams: Streams | None = None
+    ) -> dict[str, Tensor]:
+        """The mean of every loss term, and their weighted sum as ``total``."""
+        counts = self.counts(grid, streams)
+        losses = {t: x / max(counts[t], 1) for t, x in self.losses(grid, streams).items()}
         total = torch.stack([(weights or {}).get(s, 1.0) * x for s, x in losses.items()]).sum()
         return {**losses, "total": total}
 
@@ -181,6 +250,7 @@ class SpeechLM(Configurable, nn.Module):
         max_steps: int | None = None,
         seeds: Sequence[int] | None = None,
         batch_size: int = 1,
+        hidden_of: str | None = None,
     ) -> Iterator[Streams]:
         """Continue ``known``; see ``lalia.lm.generation.generate``."""
         return generate(
@@ -192,6 +262,7 @@ class SpeechLM(Configurable, nn.Module):
             max_steps=max_steps,
             seeds=seeds,
             batch_size=batch_size,
+            hidden_of=hidden_of,
         )
 
     # -- building ------------------------------------------------------------------------------
@@ -212,7 +283,7 @@ class SpeechLM(Configurable, nn.Module):
             self.tables[name] = Table(vocabulary, dim)
             embedding = self._embedding(name)
         joint, shared = len(streams) > 1, None
-        for stream, config in self.config.heads.items():
+        for stream, config in self.wiring.linear().items():
             if self.wiring.table_of(stream) == name:
                 rows_of = self.wiring.rows_of(stream)
                 head = config.build(
@@ -222,6 +293,7 @@ class SpeechLM(Configurable, nn.Module):
                     joint=joint,
                     dim=dim,
                     weight=embedding if config.tied else shared,
+                    num_ids=tuple(self.num_ids(stream, k) for k in range(self.wiring.discrete(stream).num_codebooks)),
                 )
                 self.heads[stream] = head
                 # One softmax over all rows has one output matrix, whichever stream the target is of.
@@ -235,8 +307,8 @@ class SpeechLM(Configurable, nn.Module):
             return
         count = self.wiring.discrete(_PRETRAINED).codebook_size
         name = self.wiring.table_of(_PRETRAINED)
-        if head is not None and backbone.config.pretrained and _PRETRAINED in self.config.heads:
-            if self.config.heads[_PRETRAINED].tied:
+        if head is not None and backbone.config.pretrained and _PRETRAINED in self.wiring.linear():
+            if self.wiring.linear()[_PRETRAINED].tied:
                 raise ConfigError(
                     f"{backbone.config.name!r} has an output matrix of its own, which a tied head for {_PRETRAINED!r} "
                     "would lose. Set tied=False."
@@ -244,8 +316,31 @@ class SpeechLM(Configurable, nn.Module):
         entered = self._embedding(name) if name in self.tables else None
         if entered is not None:
             take_rows(entered, embedding, count)
-        if _PRETRAINED in self.heads and self.head(_PRETRAINED).weight is not entered:
-            take_rows(self.head(_PRETRAINED).weight, embedding if head is None else head, count)
+        if _PRETRAINED in self.wiring.linear() and self.linear(_PRETRAINED).weight is not entered:
+            take_rows(self.linear(_PRETRAINED).weight, embedding if head is None else head, count)
         if backbone.start_id is not None and backbone.start_id < len(embedding):
             with torch.no_grad():
                 self.start.copy_(embedding[backbone.start_id])
+
+
+def _key(stream: str) -> str:
+    """A stream's name as that of a module, which has no dots."""
+    return stream.replace(".", "/")
+
+
+def _check_steps(config: SpeechLM.Config) -> bool:
+    """Whether the heads are aligned.
+
+    :raises ConfigError: some are and some are not, or towers and streams do not fit.
+    """
+    aligned = {h.aligned for h in config.heads.values()}
+    if len(aligned) > 1:
+        raise ConfigError("Some heads of the LM are aligned with its steps and some predict the next. Use two LMs.")
+    if config.upsample < 1 or (config.upsample > 1 and aligned != {True}):
+        raise ConfigError(f"The LM has upsample {config.upsample}. Give 1, or more with CTC heads only.")
+    if bool(config.towers) != isinstance(config.backbone, DualTower.Config):
+        raise ConfigError("A DualTower needs towers=, the stream of each channel, and other backbones have none.")
+    for stream in config.towers:
+        if stream not in config.inputs:
+            raise ConfigError(f"Tower {stream!r} has no input. Give the stream one, or name another.")
+    return aligned == {True}

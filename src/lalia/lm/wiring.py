@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lalia.errors import ConfigError
+from lalia.lm.head import Head
 from lalia.lm.heads import Linear
 from lalia.lm.inputs import Lookup, Project
 from lalia.streams import Continuous, Discrete, StreamSpec
@@ -21,7 +22,7 @@ class Wiring:
     """
 
     inputs: Mapping[str, Lookup | Project.Config]
-    heads: Mapping[str, Linear.Config]
+    heads: Mapping[str, Head.Config]
     specs: Mapping[str, StreamSpec]
 
     def __post_init__(self) -> None:
@@ -50,15 +51,30 @@ class Wiring:
                         f"Stream {name!r} is tied to {entry.tied_to!r}, which is not a table of its own for the same "
                         "codes. Tie it to one that is, or untie it."
                     )
-        for stream in self.heads:
-            self.discrete(stream)
+        for stream, head in self.heads.items():
+            if head.kind == "codes":
+                self.discrete(stream)
+            elif isinstance(self.specs[stream].kind, Discrete):
+                raise ConfigError(
+                    f"Stream {stream!r} holds codes, but its head {head.owner.__name__} predicts features. Use Linear."
+                )
+            for other in head.needs:
+                if other not in self.specs:
+                    raise ConfigError(
+                        f"The head of {stream!r} reads stream {other!r}, but there is {', '.join(self.specs)}. "
+                        "Fix the name or the layout."
+                    )
         for table, streams in self.tables().items():
-            tied = {h.tied for s, h in self.heads.items() if self.table_of(s) == table}
+            tied = {h.tied for s, h in self.linear().items() if self.table_of(s) == table}
             if len(streams) > 1 and len(tied) > 1:
                 raise ConfigError(
                     f"Streams {', '.join(streams)} share table {table!r}, but only some of their heads are tied to it. "
                     "Tie all of them or none."
                 )
+
+    def linear(self) -> dict[str, Linear.Config]:
+        """The heads that predict from a table."""
+        return {s: h for s, h in self.heads.items() if isinstance(h, Linear.Config)}
 
     def rows_of(self, stream: str) -> str:
         """The stream whose rows of the table a stream has: its own, or those of the stream that it is tied to."""
@@ -75,7 +91,7 @@ class Wiring:
         """The streams with rows in each table, by table."""
         tables: dict[str, list[str]] = {}
         for stream in self.specs:
-            wanted = stream in self.heads or isinstance(self.inputs.get(stream), Lookup)
+            wanted = stream in self.linear() or isinstance(self.inputs.get(stream), Lookup)
             if wanted and self.rows_of(stream) == stream:
                 tables.setdefault(self.table_of(stream), []).append(stream)
         return tables
@@ -83,7 +99,7 @@ class Wiring:
     def embedded(self, table: str) -> bool:
         """Whether a table needs embeddings: a stream enters by it, or is predicted with them."""
         return any(self.table_of(s) == table for s, i in self.inputs.items() if isinstance(i, Lookup)) or any(
-            self.table_of(s) == table for s, h in self.heads.items() if h.tied
+            self.table_of(s) == table for s, h in self.linear().items() if h.tied
         )
 
     def discrete(self, stream: str) -> Discrete:

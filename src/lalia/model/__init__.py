@@ -7,10 +7,12 @@ from lalia.model.continuation import Continuation
 from lalia.model.model import Model
 from lalia.model.scoring import Scores
 from lalia.model.shelf import bundled, find, load, load_tokenizer, open_tokenizer, save_tokenizer
+from lalia.model.speaking import Reply
 
 __all__ = [
     "Continuation",
     "Model",
+    "Reply",
     "Scores",
     "bundled",
     "find",

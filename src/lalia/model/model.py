@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio, AudioLike
 from lalia.errors import CheckpointError, ConfigError
+from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
 from lalia.model.continuation import Continuation, Speaker, continue_speech
 from lalia.model.scoring import Scores, score
+from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.voices import find_voice
 from lalia.model.weights import load_tensors, tensors_of
-from lalia.recipe import Recipe
+from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
 from lalia.vocoders import Vocoder
@@ -49,7 +51,7 @@ class Model:
     ) -> None:
         self.recipe = recipe
         self.specs = recipe.specs
-        self.lms = nn.ModuleDict({name: config.build(self.specs) for name, config in recipe.lms.items()})
+        self.lms = build_lms(recipe)
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
         self.learned: dict[str, Mapping[str, Tensor]] = dict(learned or {})
         self.identities = dict(identities or {})
@@ -136,6 +138,11 @@ class Model:
             self._tokenizers[stream] = tokenizer
         return self._tokenizers[stream]
 
+    @cached_property
+    def listener(self) -> Listener:
+        """What makes the streams of the recipe."""
+        return Listener(self.recipe.streams, self.tokenizer)
+
     @property
     def speech_stream(self) -> str:
         """The stream of speech that the model's first language model reads and predicts, or the first of all."""
@@ -193,8 +200,9 @@ class Model:
         :raises ConfigError: the model has no vocoder, or not that voice.
         """
         vocoder, speaker = self._vocoder(), self.voice(voice)
+        whole = self.listener.join(streams, vocoder.reads)
         with torch.inference_mode():
-            made = vocoder.decode({n: s.to(_device(vocoder)) for n, s in streams.items()}, speaker=speaker)
+            made = vocoder.decode({n: whole[n].to(_device(vocoder)) for n in vocoder.reads}, speaker=speaker)
         return Audio(made.samples.cpu(), made.sample_rate, made.lengths.cpu())
 
     def _vocoder(self) -> Vocoder:
@@ -242,9 +250,23 @@ class Model:
             raise ConfigError(f"A continuation of {seconds} s was asked for. Ask for over 0 and at most 600.")
         if prompt_seconds is not None and not 0 < prompt_seconds <= _LONGEST_SECONDS:
             raise ConfigError(f"A prompt of {prompt_seconds} s was asked for. Give over 0 and at most 600.")
+        speaker_number = self.voice(voice)
+        if not self._textless:
+            if sampler is not None:
+                raise ConfigError(f"Model {self.recipe.name!r} has several streams. Give a temperature, no sampler.")
+            made = go_on(
+                self,
+                self._prompt(audio, prompt_seconds),
+                seconds=seconds,
+                temperature=temperature,
+                seed=seed,
+                voice=speaker_number,
+            )
+            assert made.audio is not None
+            tokens = sum(int(t.lengths[0]) for s, t in made.streams.items() if s in self.recipe.streams)
+            return Continuation(made.audio, made.prompt_seconds, tokens, made.timings)
         stream = self.speech_stream
         lm = self._lm(stream)
-        self.voice(voice)
         sampler = sampler or lm.config.sampler
         if temperature is not None:
             settings = replace(sampler.of(stream), temperature=temperature)
@@ -260,6 +282,45 @@ class Model:
         return continue_speech(
             speaker, lambda: self.encode(prompt)[stream], seconds=seconds, sampler=sampler, seed=seed
         )
+
+    @property
+    def _textless(self) -> bool:
+        """Whether one language model of one stream of speech is all there is."""
+        lms = list(self.recipe.lms.values())
+        return len(lms) == 1 and lms[0].layout.streams == (self.speech_stream,) and len(self.recipe.channels) == 1
+
+    def _prompt(self, audio: AudioLike, seconds: float | None) -> Audio:
+        """The beginning of a recording with its channels, at the rate that it has."""
+        if isinstance(audio, str | Path):
+            recording = Audio.load(audio, seconds=seconds)
+        else:
+            recording = Audio.of(audio)
+            recording = recording if seconds is None else recording.cut(0.0, seconds)
+            recording.check("the given recording")
+        return recording if len(self.recipe.channels) > 1 else recording.mono()
+
+    def chat(
+        self,
+        audio: AudioLike,
+        *,
+        seconds: float = 10.0,
+        temperature: float | None = None,
+        seed: int = 0,
+        voice: int | str | None = None,
+        speak: bool = True,
+    ) -> Reply:
+        """An answer to a spoken question.
+
+        :param seconds: the longest answer.
+        :param speak: whether it is wanted as sound too.
+        :raises ConfigError: the model listens to nobody; a length out of range.
+        :raises AudioError: the question cannot be read, or holds no speech.
+        """
+        if not 0 < seconds <= _LONGEST_SECONDS:
+            raise ConfigError(f"An answer of {seconds} s was asked for. Ask for over 0 and at most 600.")
+        number = self.voice(voice) if speak and self.vocoder is not None else None
+        question = self._prompt(audio, None).mono()
+        return answer(self, question, seconds=seconds, temperature=temperature, seed=seed, voice=number, speak=speak)
 
     def _predict_durations(self, units: TokenSequence) -> Tensor:
         vocoder: Any = self.vocoder

@@ -1,8 +1,40 @@
-"""Tokenizers: audio and text to discrete tokens."""
+"""Tokenizers: audio and text to discrete tokens and features."""
 
+from lalia.nn.quantize import GroupedResidualVQ, ResidualVQ, SplitResidualVQ
+from lalia.nn.seanet import SEANet
 from lalia.tokenizers.base import SpeechTokenizer, identity_of
+from lalia.tokenizers.codec import Codec
+from lalia.tokenizers.durations import Durations
+from lalia.tokenizers.features import Features, Mel
+from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.pitch_vq import PitchVQ
+from lalia.tokenizers.prosody import Energy, Pitch, Style
+from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.text import Text
 
-__all__ = ["SSLUnits", "SpeechTokenizer", "Text", "assign", "fit_kmeans", "identity_of"]
+__all__ = [
+    "Codec",
+    "Durations",
+    "Energy",
+    "Features",
+    "GroupedResidualVQ",
+    "Mel",
+    "Pitch",
+    "PitchVQ",
+    "ResidualVQ",
+    "SEANet",
+    "SSLUnits",
+    "SpeechTokenizer",
+    "SplitResidualVQ",
+    "Style",
+    "Text",
+    "align_text",
+    "assign",
+    "durations_of",
+    "fit_kmeans",
+    "frames_of",
+    "identity_of",
+    "pool_by_runs",
+]

@@ -20,19 +20,19 @@ from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.runs import OpenRun
 
-__all__ = ["SSLUnits", "UnitState"]
+__all__ = ["SSLUnits", "UnitState", "tiny_architecture"]
 
 _FIT_ROWS = 32768
 
 
 @dataclass
 class UnitState(State):
-    """The encoder's state, and for each row the run that is still going: its code (-1: none) and its frames."""
+    """The encoder's state, and the run of each row that is still going."""
 
     encoder: WindowState
-    code: Tensor
-    frames: Tensor
+    run: OpenRun
 
 
 class SSLUnits(Configurable, nn.Module):
@@ -69,23 +69,13 @@ class SSLUnits(Configurable, nn.Module):
 
         def tiny(self) -> "SSLUnits.Config":
             """A random encoder of HuBERT's shape: its units are the same each time, but mean nothing."""
-            architecture = {
-                "model_type": "hubert",
-                "hidden_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "intermediate_size": 64,
-                "conv_dim": [32] * 7,
-                "num_conv_pos_embeddings": 16,
-                "num_conv_pos_embedding_groups": 4,
-            }
             return replace(
                 self,
                 encoder=self.encoder if self.encoder.startswith("tiny-") else f"tiny-{self.encoder}",
                 layer=2,
                 clusters=min(self.clusters, 50),
                 pretrained=False,
-                architecture=architecture,
+                architecture=tiny_architecture(),
             )
 
         @property
@@ -216,11 +206,7 @@ class SSLUnits(Configurable, nn.Module):
 
     def init_state(self, batch_size: int) -> UnitState:
         """An empty stream for each row."""
-        return UnitState(
-            self.encoder.init_state(batch_size),
-            torch.full((batch_size,), -1),
-            torch.zeros(batch_size, dtype=torch.long),
-        )
+        return UnitState(self.encoder.init_state(batch_size), OpenRun.empty(batch_size))
 
     def encode(self, audio: Audio, state: UnitState | None = None, *, final: bool = False) -> TokenSequence:
         """
@@ -236,7 +222,7 @@ class SSLUnits(Configurable, nn.Module):
             row = torch.cat([torch.zeros(0, dtype=torch.long), *codes])
             tokens = TokenSequence(row[None, None], torch.tensor([len(row)]))
             if self.config.deduplicate:
-                tokens = tokens.deduplicate() if state is None else self._runs(tokens, state, b, final)
+                tokens = tokens.deduplicate() if state is None else state.run.add(row, b, final=final)
             rows.append(tokens)
         return pad_batch(rows)
 
@@ -244,20 +230,19 @@ class SSLUnits(Configurable, nn.Module):
         """Codes [t] of the features [t, D] of one window: always of one, so that a stream rounds as the whole does."""
         return assign((features - self.mean) / self.scale, self.centroids).cpu()
 
-    @staticmethod
-    def _runs(row: TokenSequence, state: UnitState, b: int, final: bool) -> TokenSequence:
-        """The runs that are over, now that these frames came; the last may go on, and is held back."""
-        codes, counts = torch.unique_consecutive(row.values[0, 0], return_counts=True)
-        if int(state.code[b]) >= 0:
-            if len(codes) and int(codes[0]) == int(state.code[b]):
-                counts[0] += state.frames[b]
-            else:
-                codes, counts = torch.cat([state.code[b : b + 1], codes]), torch.cat([state.frames[b : b + 1], counts])
-        state.code[b], state.frames[b] = -1, 0
-        if not final and len(codes):
-            state.code[b], state.frames[b] = codes[-1], counts[-1]
-            codes, counts = codes[:-1], counts[:-1]
-        return TokenSequence(codes[None, None], torch.tensor([len(codes)]), counts[None])
+
+def tiny_architecture() -> dict[str, Any]:
+    """An encoder of HuBERT's shape, for tests and tiny models."""
+    return {
+        "model_type": "hubert",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": [32] * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
 
 
 def _half(features: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Text tokens: any Hugging Face tokenizer."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from lalia.checkpoints import fetch
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
+from lalia.tokenizers.base import identity_of
 
-__all__ = ["Text", "TextDecoder"]
+__all__ = ["BYTES", "Text", "TextDecoder"]
+
+BYTES = "bytes"
+"""The name of the tokenizer that needs no files: ids 0 to 255 are the bytes of UTF-8."""
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a sequence of bytes that is no whole character decodes to."""
@@ -25,10 +29,12 @@ class Text(Configurable):
     @dataclass(frozen=True)
     class Config(Configurable.Config):
         """
-        :param name: known weights, a directory or a hub id.
+        :param name: known weights, a directory or a hub id; ``bytes`` for UTF-8 as it is.
         :param vocabulary_size: rows of the model's table (often more than the tokenizer has words).
         :param end: the id that ends a text.
         :param rate: tokens per second where the text keeps time with speech (Moshi's inner monologue).
+        :param pad: the id of a frame in which no word begins or goes on, where it keeps time.
+        :param end_of_pad: the id of the frame before a word, where it keeps time.
         """
 
         name: str
@@ -36,6 +42,19 @@ class Text(Configurable):
         vocabulary_size: int
         end: int | None = None
         rate: float | None = None
+        pad: int | None = None
+        end_of_pad: int | None = None
+
+        def tiny(self) -> "Text.Config":
+            """Bytes, which need no download."""
+            return replace(
+                self,
+                name=BYTES,
+                vocabulary_size=260,
+                end=None if self.end is None else 256,
+                pad=None if self.pad is None else 257,
+                end_of_pad=None if self.end_of_pad is None else 258,
+            )
 
         @property
         def spec(self) -> StreamSpec:
@@ -44,6 +63,8 @@ class Text(Configurable):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.spec = config.spec
+        # What a name stands for may change on a hub; a table of another size would be noticed.
+        self.identity = identity_of(config, {})
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -55,6 +76,8 @@ class Text(Configurable):
         from transformers import AutoTokenizer
 
         name = self.config.name
+        if name == BYTES:
+            return _Bytes()
         # A folder need not hold a model too.
         path = Path(name).expanduser() if Path(name).expanduser().is_dir() else fetch(name)
         try:
@@ -86,6 +109,21 @@ class Text(Configurable):
     def stream(self) -> "TextDecoder":
         """Decodes tokens as they come."""
         return TextDecoder(self.tokenizer)
+
+
+class _Bytes:
+    """UTF-8 as a tokenizer."""
+
+    all_special_ids = tuple(range(256, 260))
+
+    def __len__(self) -> int:
+        return 260
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
 
 
 class TextDecoder:

@@ -6,16 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lalia.config import from_dict, override, to_dict
 from lalia.errors import CheckpointError, ConfigError, DataError, LaliaError, OutputError, RecipeError
 from lalia.files import atomic_write
 from lalia.model import Model, bundled
 from lalia.recipe import Recipe, Stream
-from lalia.store import DESCRIPTION, holds, read_description
+from lalia.store import DESCRIPTION, holds, read_description, read_weights
 from lalia.streams import Discrete
+from lalia.tokenizers import SSLUnits
 from lalia.train.material import Material
 from lalia.training import checkpoint
-from lalia.vocoders import GriffinLim
+from lalia.vocoders import Channels, CodecDecoder, GriffinLim, Vocoder
 
 __all__ = ["Plan", "lend", "make_plan", "remember"]
 
@@ -70,7 +74,10 @@ def make_plan(
 def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> Recipe:
     """The recipe over the tokenizers of the data."""
     streams = dict(recipe.streams)
+    unused = [n for n, s in streams.items() if n not in material.info and _is_whole_of_slices(recipe, n)]
     for name, stream in streams.items():
+        if name in unused:
+            continue
         if name not in material.info:
             raise DataError(
                 f"{material.folders[0]} has no stream {name!r}, which {recipe.name!r} needs; it has "
@@ -86,8 +93,30 @@ def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> R
                 f"of {recipe.name!r}. Tokenize with that, or train the --tiny form, which takes the data's."
             )
         tell(f"Stream {name!r}: the tokenizer of the data, {made.name} ({made.sha256[:12]})")
-        streams[name] = Stream(held, channel=stream.channel)
-    return replace(recipe, streams=streams)
+        streams[name] = replace(stream, tokenizer=held)
+    for name in unused:
+        # It is stored as slices, and so has their tokenizer.
+        like = next(
+            n for n, s in recipe.streams.items() if s.codebooks and s.tokenizer == recipe.streams[name].tokenizer
+        )
+        streams[name] = replace(streams[name], tokenizer=streams[like].tokenizer)
+    return replace(recipe, streams=streams, vocoder=_of_data(recipe, streams))
+
+
+def _is_whole_of_slices(recipe: Recipe, name: str) -> bool:
+    whole = recipe.streams[name]
+    return whole.codebooks is None and any(
+        s.codebooks is not None and (s.tokenizer, s.channel) == (whole.tokenizer, whole.channel)
+        for s in recipe.streams.values()
+    )
+
+
+def _of_data(recipe: Recipe, streams: Mapping[str, Stream]) -> Vocoder.Config | None:
+    """The vocoder for the tokenizers of the data: the decoder of a codec is that of its stream."""
+    vocoder = recipe.vocoder
+    if isinstance(vocoder, CodecDecoder.Config):
+        return replace(vocoder, codec=streams[vocoder.stream].tokenizer)
+    return vocoder
 
 
 def _with_ready_vocoder(recipe: Recipe, material: Material, tell: Tell) -> Plan:
@@ -95,17 +124,21 @@ def _with_ready_vocoder(recipe: Recipe, material: Material, tell: Tell) -> Plan:
     left_out = [s.name for s in recipe.stages if s.task.trains_vocoder]
     stages = tuple(s for s in recipe.stages if not s.task.trains_vocoder)
     own = f"; --stage {left_out[0]} trains the recipe's own" if left_out else ""
+    vocoder = recipe.vocoder
+    if vocoder is None or isinstance(vocoder, CodecDecoder.Config):
+        return Plan(recipe)
+    read: str = getattr(vocoder, "stream", "")
     for name, folder in bundled().items():
-        if not holds(folder, "recipe"):
+        lent = _speaks(folder, recipe.streams[read], material.learned.get(read))
+        if lent is None or lent.vocoder is None:
             continue
-        lent, more = read_description(folder, "recipe")
-        stream = getattr(lent.vocoder, "stream", None)
-        known = material.identities.get(stream or "")
-        if known is not None and more.get("tokenizers", {}).get(stream) == known:
-            tell(f"Vocoder: that of {name}, which speaks these very units{own}")
-            lent_recipe = replace(recipe, vocoder=lent.vocoder, voices=lent.voice_names, stages=stages)
-            return Plan(lent_recipe, folder)
-    read: str = getattr(recipe.vocoder, "stream", "")
+        tell(f"Vocoder: that of {name}, which speaks these very units{own}")
+        theirs: Any = replace(lent.vocoder, stream=read)  # type: ignore[call-arg]
+        if isinstance(vocoder, Channels.Config):
+            theirs = replace(vocoder, vocoder=theirs)
+        return Plan(replace(recipe, vocoder=theirs, voices=lent.voice_names, stages=stages), folder)
+    if isinstance(vocoder, Channels.Config):
+        return Plan(recipe)
     spec = recipe.specs[read]
     plain = isinstance(spec.kind, Discrete) and spec.kind.num_codebooks == 1
     if not plain or spec.frame_rate is None or 16000 % (2 * spec.frame_rate):
@@ -114,14 +147,31 @@ def _with_ready_vocoder(recipe: Recipe, material: Material, tell: Tell) -> Plan:
     return Plan(replace(recipe, vocoder=GriffinLim.Config(read, upsample=2), voices=(), stages=stages))
 
 
+def _speaks(folder: Path, stream: Stream, learned: Mapping[str, Tensor] | None) -> Recipe | None:
+    """The recipe of a bundled model whose vocoder speaks the units of a stream, whether or not repeats are removed."""
+    own = stream.tokenizer
+    if not holds(folder, "recipe") or not isinstance(own, SSLUnits.Config) or learned is None:
+        return None
+    lent: Recipe = read_description(folder, "recipe")[0]
+    name = getattr(lent.vocoder, "stream", "")
+    theirs = lent.streams[name].tokenizer if name in lent.streams else None
+    if not isinstance(theirs, SSLUnits.Config) or replace(theirs, deduplicate=own.deduplicate) != own:
+        return None
+    weights = read_weights(folder)
+    same = all(torch.equal(weights[f"tokenizers.{name}.{part}"].float(), tensor) for part, tensor in learned.items())
+    return lent if same else None
+
+
 def lend(plan: Plan, model: Model, tell: Tell) -> None:
     """Give the model the vocoder that the plan takes from a bundled one."""
     if plan.lender is None or model.vocoder is None:
         return
     lent = Model.load(plan.lender)
-    if lent.vocoder is not None and lent.recipe.vocoder == plan.recipe.vocoder:
-        model.vocoder.load_state_dict(lent.vocoder.state_dict())
-    else:
+    taker = model.vocoder.vocoder if isinstance(model.vocoder, Channels) else model.vocoder
+    try:
+        assert lent.vocoder is not None
+        taker.load_state_dict(lent.vocoder.state_dict())
+    except RuntimeError:
         tell("Vocoder: untrained, because --set has changed it")
 
 
@@ -149,7 +199,10 @@ def remember(plan: Plan, material: Material, run: Path, stages: tuple[str, ...],
     :raises CheckpointError: the run was started with other settings.
     """
     path = run / PLAN
-    now = {"recipe": to_dict(plan.recipe), "tokenizers": {n: material.identities[n] for n in plan.recipe.streams}}
+    now = {
+        "recipe": to_dict(plan.recipe),
+        "tokenizers": {n: material.identities[n] for n in plan.recipe.streams if n in material.identities},
+    }
     if path.is_file():
         begun = [name for name in stages if checkpoint.steps(run / "stages" / name)]
         if begun and not resume:

@@ -15,6 +15,7 @@ from lalia.recipe import Recipe
 from lalia.store import DESCRIPTION
 from lalia.train.material import Material
 from lalia.train.plan import Plan, lend, make_plan, remember
+from lalia.train.preparing import prepare_all
 from lalia.training import Trainer, TrainStage, checkpoint
 from lalia.training.distributed import broadcast, is_main, process_group
 from lalia.vocoders import GriffinLim
@@ -37,8 +38,9 @@ def train(
     seed: int | None = None,
     device: str | None = None,
     tell: Callable[[str], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
 ) -> Path:
-    """Train the stages of a recipe on folders of token shards; under torchrun, by every process.
+    """Train the stages of a recipe on folders of token shards or of recordings; under torchrun, by every process.
 
     The run gets ``plan.json``, ``stages/NAME/`` (checkpoints and metrics) and, after each stage, the model
     itself (``recipe.json``, ``model.safetensors``), which every command takes as ``--model``. It is the best of
@@ -52,6 +54,7 @@ def train(
     :param resume: go on where a run stopped; the same settings give the same plan.
     :param seed: of everything random; the recipe's when not given.
     :param tell: called with what is worth knowing.
+    :param progress: called with seconds done and in all while recordings are tokenized.
     :raises RecipeError: the data are of another tokenizer than the recipe's, or there is no such stage.
     :raises OutputError: the folder holds something else, or another process is training in it.
     """
@@ -60,7 +63,7 @@ def train(
         say = tell if tell is not None and is_main() else _silent
         if stage is not None:
             _check_stage(recipe, stage)
-        material = Material.open(data)
+        material = Material.open(prepare_all(recipe, data, tiny=tiny, tell=say, progress=progress))
         # Told once it is clear that there will be a run: a request that is refused is refused in one line.
         notes: list[str] = []
         plan = make_plan(
@@ -69,7 +72,7 @@ def train(
         notes += [
             f"Stream {name!r}: its tokenizer is not kept beside the shards; the model cannot listen"
             for name, stream in plan.recipe.streams.items()
-            if stream.sample_rate is not None and name not in material.learned
+            if stream.sample_rate is not None and name not in material.learned and name in material.info
         ]
         stages = tuple(s for s in plan.recipe.stages if stage in (None, s.name))
         torch.manual_seed(stages[0].trainer.seed if stages else 0)

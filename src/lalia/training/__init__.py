@@ -1,11 +1,13 @@
 """Training: stages, objectives, the loop and checkpoints."""
 
+from lalia.training.interleave import Interleave
 from lalia.training.loop import Progress, Trainer
 from lalia.training.protocols import Batches, Objective
 from lalia.training.stages import PredictTokens, Task, TrainPart, TrainStage, TrainVocoder
 
 __all__ = [
     "Batches",
+    "Interleave",
     "Objective",
     "PredictTokens",
     "Progress",

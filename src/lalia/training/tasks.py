@@ -10,8 +10,9 @@ from torch import nn
 
 from lalia.config import Configuration
 from lalia.errors import DataError, RecipeError
-from lalia.lm import SpeechLM
+from lalia.lm import Graph, SpeechLM
 from lalia.training.distributed import rank, world_size
+from lalia.training.interleave import Interleave
 from lalia.training.objectives.gan import VocoderGAN
 from lalia.training.objectives.next_token import NextToken
 from lalia.training.objectives.part import PartLoss
@@ -82,6 +83,7 @@ class PredictTokens(Task):
     :param max_tokens: of a global batch, padding included.
     :param micro_tokens: of what is computed at once.
     :param max_length: of an utterance.
+    :param interleave: how utterances of speech and text become spans of both.
     """
 
     lm: str | None = None
@@ -90,9 +92,11 @@ class PredictTokens(Task):
     max_tokens: int = 16384
     micro_tokens: int | None = None
     max_length: int | None = 3072
+    interleave: Interleave | None = None
 
     def tiny(self) -> "PredictTokens":
-        return replace(self, max_tokens=4096, micro_tokens=None, max_length=1024)
+        interleave = None if self.interleave is None else self.interleave.tiny()
+        return replace(self, max_tokens=4096, micro_tokens=None, max_length=4096, interleave=interleave)
 
     def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
         if (self.lm is None and len(lms) != 1) or (self.lm is not None and self.lm not in lms):
@@ -101,21 +105,23 @@ class PredictTokens(Task):
             )
 
     def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
-        lm = parts.lms[self.lm or next(iter(parts.lms))]
-        assert isinstance(lm, SpeechLM)
+        graph = Graph({n: lm for n, lm in parts.lms.items() if isinstance(lm, SpeechLM)})
+        name = self.lm or next(iter(graph.lms))
 
         def batches(recorded: Recorded, seed: int) -> TokenBatches:
             return TokenBatches(
                 recorded.tokens,
-                lm,
+                graph,
+                name=name,
                 seed=seed,
                 max_tokens=self.max_tokens,
                 max_length=self.max_length,
                 micro_tokens=self.micro_tokens,
+                interleave=self.interleave,
             )
 
         validation = _if_any(data.dev, lambda dev: held_out(batches(dev, 0)))
-        return Prepared(NextToken(lm, self.weights), batches(data.train, seed), validation)
+        return Prepared(NextToken(graph, self.weights, name=name), batches(data.train, seed), validation)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from lalia.vocoders.base import LearnsAlone, Stage, Vocoder
 from lalia.vocoders.chain import Chain
+from lalia.vocoders.channels import Channels
+from lalia.vocoders.codec_decoder import CodecDecoder
 from lalia.vocoders.griffin_lim import GriffinLim
 from lalia.vocoders.tacotron2 import Tacotron2
 from lalia.vocoders.unit_hifigan import UnitHifiGan
@@ -11,6 +13,8 @@ from lalia.vocoders.waveglow import WaveGlow
 
 __all__ = [
     "Chain",
+    "Channels",
+    "CodecDecoder",
     "GriffinLim",
     "LearnsAlone",
     "Stage",

@@ -6,31 +6,42 @@ from typing import Any
 from torch import Tensor, nn
 
 from lalia.layouts import Grid
-from lalia.lm import SpeechLM
+from lalia.lm import Graph, SpeechLM
 
 __all__ = ["NextToken"]
 
 
 class NextToken:
-    """Negative log-likelihood of every cell of the predicted streams; see ``Objective``.
+    """The losses of all heads of one language model; see ``Objective``.
 
-    A batch is ``{"grid": Grid, ...}``. There is a loss term per stream; its count is its cells.
+    A batch is ``{"grid": Grid, "feeds": {NAME: Grid}, "streams": Streams}``: the grid of the model, those of the
+    models whose hidden states it reads, and the streams that have no place in a grid; the last two may be left out.
+    There is a loss term per stream, and more where a head has more.
 
-    :param weights: of single streams; 1 where not given, 0 leaves a stream out (a prompt).
+    :param lm: which is trained, or a graph and the name of one of its models.
+    :param weights: of single terms; 1 where not given, 0 leaves a stream out (a prompt).
     """
 
-    def __init__(self, lm: SpeechLM, weights: Mapping[str, float] | None = None) -> None:
-        self.lm = lm
+    def __init__(
+        self, lm: SpeechLM | Graph, weights: Mapping[str, float] | None = None, *, name: str | None = None
+    ) -> None:
+        self.graph = lm if isinstance(lm, Graph) else Graph({name or "lm": lm})
+        self.name = name or next(reversed(self.graph.lms))
+        self.lm = self.graph.lms[self.name]
         self.step = 0
         self.players = ("model",)
-        self.weights = {stream: (weights or {}).get(stream, 1.0) for stream in lm.heads}
+        self.weights = {term: (weights or {}).get(term, 1.0) for term in self.lm.terms}
 
     def modules(self, player: str) -> list[nn.Module]:
-        return [self.lm]
+        feeders = (self.graph.lms[n] for n in self.graph.feeders(self.name))
+        return [self.lm, *(m for m in feeders if any(p.requires_grad for p in m.parameters()))]
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        grid: Grid = batch["grid"]
-        return {stream: float(grid.num_cells(stream)) for stream in self.weights}
+        return self.lm.counts(batch["grid"], batch.get("streams"))
 
     def losses(self, player: str, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {stream: nll.sum() for stream, nll in self.lm.nll(batch["grid"]).items()}
+        grid: Grid = batch["grid"]
+        feeds = batch.get("feeds")
+        if feeds:
+            grid = self.graph.fill(self.name, {**feeds, self.name: grid})
+        return self.lm.losses(grid, batch.get("streams"))

@@ -1,0 +1,133 @@
+"""Listening: what a recipe's streams hold of a recording, of its text, and of one another."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lalia.audio import Audio
+from lalia.errors import ConfigError, DataError
+from lalia.recipe import Stream
+from lalia.streams import Discrete, Streams, TokenSequence
+from lalia.tokenizers import Durations, Text, align_text, pool_by_runs
+
+__all__ = ["Listener"]
+
+Words = Sequence[tuple[str, float, float]]
+
+
+class Listener:
+    """Makes the streams of a recipe, each from what it is made of.
+
+    :param streams: of the recipe.
+    :param tokenizer: gives the tokenizer of a stream by name.
+    """
+
+    def __init__(self, streams: Mapping[str, Stream], tokenizer: Callable[[str], Any]) -> None:
+        self.streams, self.tokenizer = dict(streams), tokenizer
+
+    def ordered(self, names: Iterable[str]) -> list[str]:
+        """The streams and those that they are made along, each behind the one that it needs."""
+        out: dict[str, None] = {}
+
+        def add(name: str) -> None:
+            stream = self.streams[name]
+            for other in (stream.per_run_of, stream.aligned_to):
+                if other is not None:
+                    add(other)
+            out.setdefault(name)
+
+        for name in names:
+            add(name)
+        return list(out)
+
+    def hear(
+        self,
+        sounds: Mapping[str | None, Audio],
+        names: Iterable[str] | None = None,
+        *,
+        text: str | None = None,
+        words: Words | None = None,
+    ) -> Streams:
+        """Streams of one row.
+
+        :param sounds: of each channel of the recipe [1, 1, N].
+        :param names: which streams; all when not given. Those that they are made along come with them.
+        :param text: of the model's own channel.
+        :param words: its words with their times, for streams that keep time.
+        :raises DataError: a stream needs a text or its times, and there is none.
+        """
+        made: Streams = {}
+        codes: dict[tuple[Any, str | None], TokenSequence] = {}
+        for name in self.ordered(self.streams if names is None else names):
+            stream = self.streams[name]
+            tokenizer = self.tokenizer(name)
+            if isinstance(tokenizer, Text):
+                made[name] = self._text(name, stream, tokenizer, made, text, words)
+                continue
+            if isinstance(tokenizer, Durations):
+                assert stream.per_run_of is not None
+                made[name] = tokenizer.per_run(made[stream.per_run_of])
+                continue
+            key = (stream.tokenizer, stream.channel)
+            if key not in codes:
+                # Streams that are slices of one tokenizer's codebooks hear once.
+                codes[key] = tokenizer.encode(_at(sounds[stream.channel], tokenizer.sample_rate))
+            tokens = codes[key]
+            if stream.codebooks is not None:
+                first, stop = stream.codebooks
+                tokens = replace(tokens, values=tokens.values[:, first:stop])
+            if stream.per_run_of is not None:
+                tokens = pool_by_runs(tokens, made[stream.per_run_of])
+            made[name] = tokens
+        return made
+
+    def _text(
+        self, name: str, stream: Stream, tokenizer: Text, made: Streams, text: str | None, words: Words | None
+    ) -> TokenSequence:
+        if stream.aligned_to is not None:
+            if words is None:
+                raise DataError(f"Stream {name!r} keeps time with speech, but its words have no times. Align them.")
+            return align_text(tokenizer, words, int(made[stream.aligned_to].lengths[0]))
+        if text is None:
+            raise DataError(f"Stream {name!r} needs the text of the recording, and there is none. Transcribe it.")
+        tokens = tokenizer.encode(text)
+        if words is None:
+            return tokens
+        # When each token is said: its word's time, for layouts that go by times.
+        pieces = [tokenizer.encode(f" {w.strip()}" if i else w.strip()).values[0, 0] for i, (w, *_) in enumerate(words)]
+        ids = torch.cat(pieces) if pieces else tokens.values[0, 0, :0]
+        times = [t for (_, t, _), piece in zip(words, pieces, strict=True) for t in [t] * len(piece)]
+        return TokenSequence(ids[None, None], torch.tensor([len(ids)]), times=torch.tensor(times)[None])
+
+    def join(self, made: Streams, wanted: Sequence[str]) -> Streams:
+        """``made`` with the streams that are ``wanted`` and whose codebooks are spread over several others.
+
+        :raises ConfigError: there is neither the stream nor all of its parts.
+        """
+        out = dict(made)
+        for name in wanted:
+            if name in out:
+                continue
+            whole = self.streams.get(name)
+            parts = sorted(
+                (s.codebooks[0], n)
+                for n, s in self.streams.items()
+                if whole is not None
+                and s.codebooks is not None
+                and n in made
+                and (s.tokenizer, s.channel) == (whole.tokenizer, whole.channel)
+            )
+            kind = whole.spec.kind if whole is not None else None
+            found = [made[n] for _, n in parts]
+            if not isinstance(kind, Discrete) or sum(t.values.shape[1] for t in found) != kind.num_codebooks:
+                raise ConfigError(f"The stream {name!r} is not there, and nothing that it could be made of. Make it.")
+            shortest = min(t.num_tokens for t in found)
+            lengths = torch.stack([t.lengths for t in found]).amin(dim=0)
+            out[name] = TokenSequence(torch.cat([t.values[:, :, :shortest] for t in found], dim=1), lengths)
+        return out
+
+
+def _at(audio: Audio, sample_rate: int) -> Audio:
+    return audio if audio.sample_rate == sample_rate else audio.to(sample_rate)

@@ -1,0 +1,207 @@
+"""Continuing speech and answering it, by any recipe: prompts to streams, through the language models, to sound."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from lalia.audio import Audio
+from lalia.errors import ConfigError
+from lalia.layouts import Concat, Layout, Parallel
+from lalia.lm import Graph, SpeechLM
+from lalia.lm.graph import HIDDEN_SUFFIX
+from lalia.model.producing import Wanted, produce
+from lalia.recipe import Recipe
+from lalia.streams import Streams
+from lalia.tokenizers import Text
+
+if TYPE_CHECKING:
+    from lalia.model.model import Model
+
+__all__ = ["Reply", "Spoken", "answer", "go_on", "is_duplex"]
+
+_TEXT_TOKENS = 256
+"""Most tokens of a text that is answered with."""
+
+_TOKENS_PER_SECOND = 60
+"""More than any stream without a clock has."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What was made.
+
+    :param streams: everything, prompts included.
+    :param audio: None where the recipe has no vocoder, or nothing was said.
+    :param prompt_seconds: what of the beginning was given.
+    """
+
+    streams: Streams
+    audio: Audio | None
+    prompt_seconds: float
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer.
+
+    :param text: what the model says, where it has words for it; else empty.
+    :param audio: how it says it; None where it was not asked for, or the model only writes.
+    :param timings: ``first_audio_ms``, ``total_ms`` and ``rtf`` (seconds of work per second of speech).
+    """
+
+    text: str
+    audio: Audio | None
+    timings: Mapping[str, float]
+
+
+def _parts(layout: Layout) -> list[Layout]:
+    return [p for part in layout.parts for p in _parts(part)] if isinstance(layout, Concat) else [layout]
+
+
+def is_duplex(recipe: Recipe) -> bool:
+    """Whether a language model hears one side of a conversation while it speaks the other."""
+    for lm in recipe.lms.values():
+        for part in _parts(lm.layout):
+            channels = {recipe.streams[s].channel for s in part.streams if s in recipe.streams}
+            if isinstance(part, Parallel) and len(channels) > 1:
+                return True
+    return False
+
+
+def _lms(model: "Model") -> dict[str, SpeechLM]:
+    return {n: lm for n, lm in model.lms.items() if isinstance(lm, SpeechLM)}
+
+
+def _streams(model: "Model") -> dict[str, None]:
+    """The streams of the language models, in order, without hidden states and markers."""
+    graph = Graph(_lms(model))
+    return {s: None for n in graph.lms for s in graph.streams(n)}
+
+
+def _predicted(model: "Model") -> set[str]:
+    return {s for lm in _lms(model).values() for s in lm.heads}
+
+
+def go_on(
+    model: "Model", prompt: Audio, *, seconds: float, temperature: float | None, seed: int, voice: int | None
+) -> Spoken:
+    """The prompt and ``seconds`` more.
+
+    :param prompt: [1, C, N]; where the recipe has two sides, one channel is the model's own, and the other silent.
+    :raises ConfigError: the recipe cannot go on with speech of its own.
+    """
+    recipe, names = model.recipe, _streams(model)
+    started = time.perf_counter()
+    heard = {s for s in names if recipe.streams[s].channel is None or recipe.streams[s].channel != "user"}
+    if not any(recipe.streams[s].sample_rate is not None and s in _predicted(model) for s in heard):
+        raise ConfigError(f"Model {recipe.name!r} does not go on with speech; it answers. Use lalia chat.")
+    if not is_duplex(recipe) and set(names) - heard:
+        raise ConfigError(f"Model {recipe.name!r} answers what it hears, and goes on with nothing. Use lalia chat.")
+    sounds = {}
+    for i, channel in enumerate(recipe.channels):
+        own = prompt.channel(min(i, prompt.samples.shape[1] - 1)) if prompt.samples.shape[1] > 1 else prompt
+        if i and prompt.samples.shape[1] == 1:
+            own = Audio(torch.zeros_like(prompt.samples), prompt.sample_rate)
+        # The other side is known to the end: it is silent.
+        sounds[channel] = own if i == 0 or channel != "user" else _padded(own, seconds)
+    known = model.listener.hear(sounds, names, text="", words=())
+    encoded = time.perf_counter()
+    complete = {s for s in names if s not in _predicted(model)}
+    pace = {s: int(t.lengths[0]) / prompt.seconds for s, t in known.items()}
+    total = prompt.seconds + seconds
+
+    def tokens(stream: str) -> int:
+        tokenizer = recipe.streams[stream].tokenizer
+        if isinstance(tokenizer, Text.Config):
+            return int(known[stream].lengths[0]) + math.ceil(8 * seconds)
+        return max(math.ceil(pace.get(stream, 0.0) * total * 1.1), 8)
+
+    made = produce(
+        _lms(model),
+        {s: t for s, t in known.items() if s in names},
+        Wanted(total, tokens, ends=False),
+        complete=complete,
+        temperature=temperature,
+        seed=seed,
+    )
+    generated = time.perf_counter()
+    audio = model.decode(_plain(made), voice=voice).cut(0.0, total)
+    timings = {
+        "encode_seconds": encoded - started,
+        "generate_seconds": generated - encoded,
+        "vocode_seconds": time.perf_counter() - generated,
+    }
+    return Spoken(made, audio, prompt.seconds, timings)
+
+
+def answer(
+    model: "Model",
+    question: Audio,
+    *,
+    seconds: float,
+    temperature: float | None,
+    seed: int,
+    voice: int | None,
+    speak: bool = True,
+) -> Reply:
+    """An answer to a spoken question, of at most ``seconds``.
+
+    :param question: [1, 1, N].
+    :raises ConfigError: the recipe does not listen to anybody.
+    """
+    recipe, names = model.recipe, _streams(model)
+    started = time.perf_counter()
+    listened = [s for s in names if recipe.streams[s].channel == "user"]
+    if not listened:
+        raise ConfigError(f"Model {recipe.name!r} listens to nobody: it has no stream of a user. Use lalia continue.")
+    duplex = is_duplex(recipe)
+    sound = _padded(question, seconds) if duplex else question
+    known = model.listener.hear({"user": sound}, listened)
+    total = question.seconds + seconds if duplex else seconds
+
+    def tokens(stream: str) -> int:
+        text = stream in recipe.streams and isinstance(recipe.streams[stream].tokenizer, Text.Config)
+        return _TEXT_TOKENS if text else math.ceil(_TOKENS_PER_SECOND * seconds)
+
+    wanted = Wanted(total, tokens, ends=not duplex)
+    made = produce(_lms(model), known, wanted, complete=listened, temperature=temperature, seed=seed)
+    text = _text(model, made)
+    audio = None
+    if speak and model.vocoder is not None:
+        whole = model.listener.join(_plain(made), model.vocoder.reads)
+        if all(int(whole[s].lengths[0]) for s in model.vocoder.reads):
+            audio = model.decode(_plain(made), voice=voice)
+            # What was said while the user spoke is not part of the answer.
+            audio = audio.cut(question.seconds, seconds) if duplex else audio.cut(0.0, seconds)
+    spent = time.perf_counter() - started
+    timings = {"first_audio_ms": 1000 * spent, "total_ms": 1000 * spent}
+    if audio is not None and audio.seconds:
+        timings["rtf"] = spent / audio.seconds
+    return Reply(text, audio, timings)
+
+
+def _text(model: "Model", made: Streams) -> str:
+    for name, stream in model.recipe.streams.items():
+        if isinstance(stream.tokenizer, Text.Config) and stream.channel is None and name in made:
+            tokenizer: Text = model.tokenizer(name)
+            silent = {tokenizer.config.pad, tokenizer.config.end_of_pad, tokenizer.config.end}
+            row = made[name].row(0)
+            ids = [i for i in row.values[0, 0].tolist() if i not in silent]
+            return tokenizer.decode(
+                replace(row, values=torch.tensor(ids, dtype=torch.long)[None, None], lengths=torch.tensor([len(ids)]))
+            )[0].strip()
+    return ""
+
+
+def _plain(made: Streams) -> Streams:
+    return {s: t for s, t in made.items() if not s.endswith(HIDDEN_SUFFIX)}
+
+
+def _padded(audio: Audio, seconds: float) -> Audio:
+    """The recording with silence behind it."""
+    return Audio(torch.nn.functional.pad(audio.samples, (0, round(seconds * audio.sample_rate))), audio.sample_rate)

@@ -1,0 +1,249 @@
+"""Continuous streams: mel spectra, and hidden states of speech encoders."""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lalia.audio import Audio
+from lalia.config import Configurable
+from lalia.encoders import SpeechEncoder, Windows, WindowState
+from lalia.errors import ConfigError
+from lalia.nn.fir import Field, FirState, init_fir, run_fir
+from lalia.nn.spectral import LogMel
+from lalia.streaming import State
+from lalia.streams import Continuous, StreamSpec, TokenSequence, pad_batch
+from lalia.tokenizers.base import identity_of
+from lalia.tokenizers.held import Held
+from lalia.tokenizers.ssl_units import tiny_architecture
+from lalia.tokenizers.widths import width_of
+
+__all__ = ["Features", "FeaturesState", "Mel", "MelState"]
+
+
+@dataclass
+class MelState(State):
+    """Samples of each row that make no whole frame yet, and the frames around the next spectrum."""
+
+    samples: Held
+    frames: FirState
+
+
+class Mel(Configurable, nn.Module):
+    """Log-mel spectra [B, T, bins] of HiFi-GAN (see ``LogMel``), T = ceil(N / hop); the end is filled with silence.
+
+    A stream waits for the half of a window that reaches past a frame.
+
+    :param bins: mel bands from ``fmin`` to ``fmax`` Hz.
+    :param sample_rate: of the sound that is analysed, in Hz.
+    :param n_fft: window length in samples.
+    :param hop: samples per frame.
+    """
+
+    @dataclass(frozen=True)
+    class Config(Configurable.Config):
+        bins: int = 80
+        _: KW_ONLY
+        sample_rate: int = 16000
+        n_fft: int = 1024
+        hop: int = 256
+        fmin: float = 0.0
+        fmax: float | None = None
+
+        @property
+        def spec(self) -> StreamSpec:
+            """What the stream holds, known without building anything."""
+            return StreamSpec(kind=Continuous(self.bins), frame_rate=self.sample_rate / self.hop)
+
+        @property
+        def mel(self) -> LogMel.Config:
+            """What computes a spectrum."""
+            return LogMel.Config(
+                self.sample_rate, n_fft=self.n_fft, hop=self.hop, bins=self.bins, fmin=self.fmin, fmax=self.fmax
+            )
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.spec, self.sample_rate = config.spec, config.sample_rate
+        self.mel: LogMel = config.mel.build()
+        reach = -(-(config.n_fft - config.hop) // 2 // config.hop)
+        self.field = Field(reach, reach, 1)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 over the configuration; nothing is learned."""
+        return identity_of(self.config, {})
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """[..., N] -> [..., N // hop, bins]."""
+        return self.mel(samples).transpose(-1, -2)
+
+    def init_state(self, batch_size: int) -> MelState:
+        """An empty stream for each row."""
+        like = torch.zeros(1, 1, self.config.hop, device=self.mel.window.device)
+        return MelState(Held.empty(batch_size), init_fir(self.field, like, batch_size))
+
+    @torch.no_grad()
+    def encode(self, audio: Audio, state: MelState | None = None, *, final: bool = False) -> TokenSequence:
+        """
+        :param audio: [B, C, N]; channels are averaged.
+        :param state: where a stream stands, updated in place; None for whole recordings.
+        :param final: no more audio follows.
+        :returns: [B, T, bins].
+        """
+        audio, hop, rows = audio.mono(), self.config.hop, []
+        final = state is None or final
+        if state is None:
+            audio = audio.to(self.sample_rate)
+        elif audio.sample_rate != self.sample_rate:
+            raise ConfigError(
+                f"A stream came at {audio.sample_rate} Hz. Resample it to {self.sample_rate} Hz as it comes."
+            )
+        for b in range(len(audio)):
+            samples = audio.row(b).samples[0, 0].to(self.mel.window)
+            if state is not None:
+                samples = state.samples.join(b, samples)
+                whole = len(samples) if final else len(samples) // hop * hop
+                state.samples.rows[b], samples = samples[whole:].clone(), samples[:whole]
+            samples = F.pad(samples, (0, -len(samples) % hop))
+            rows.append(TokenSequence(samples.reshape(1, -1, hop), torch.tensor([len(samples) // hop])))
+        frames = pad_batch(rows)
+        spectra, lengths = run_fir(
+            lambda x, _: self(x.flatten(1)),
+            self.field,
+            frames.values,
+            frames.lengths.to(frames.values.device),
+            state.frames if state else None,
+            final=final,
+        )
+        if not int(lengths.max()):
+            spectra = frames.values.new_zeros(len(audio), 0, self.config.bins)
+        return TokenSequence(spectra, lengths)
+
+
+@dataclass
+class FeaturesState(State):
+    """The encoder's state, and frames of each row that fill no stack yet."""
+
+    encoder: WindowState
+    held: Held
+
+
+class Features(Configurable, nn.Module):
+    """Hidden states of a speech encoder [B, T, stack * D], ``stack`` consecutive frames side by side.
+
+    LLaMA-Omni (arXiv:2409.06666 §2.2) stacks 5 of Whisper's frames: 10 Hz. The last stack is filled with zeros. Nothing
+    of the encoder is trained.
+
+    :param encoder: known weights, a directory or a hub id of a speech encoder.
+    :param layer: of the encoder, from 1; the last when not given.
+    :param stack: frames put side by side.
+    :param pool: frames averaged before that.
+    :param dim: width of one frame, where neither the encoder's name nor its architecture tells it.
+    """
+
+    @dataclass(frozen=True)
+    class Config(Configurable.Config):
+        encoder: str
+        _: KW_ONLY
+        layer: int | None = None
+        stack: int = 1
+        pool: int = 1
+        dim: int | None = None
+        windows: Windows = field(default_factory=Windows)
+        pretrained: bool = True
+        architecture: Mapping[str, Any] | None = None
+
+        def __post_init__(self) -> None:
+            if self.stack < 1 or self.pool < 1:
+                raise ConfigError(
+                    f"Features stacks {self.stack} frames of {self.pool} averaged. Give at least 1 of each."
+                )
+
+        def tiny(self) -> "Features.Config":
+            """A random encoder of HuBERT's shape: its features are the same each time, but mean nothing."""
+            name = self.encoder if self.encoder.startswith("tiny-") else f"tiny-{self.encoder}"
+            return replace(self, encoder=name, layer=2, dim=None, pretrained=False, architecture=tiny_architecture())
+
+        @property
+        def width(self) -> int:
+            """Of one frame of the encoder.
+
+            :raises ConfigError: it is not known.
+            """
+            return self.dim or width_of(self.encoder, self.architecture)
+
+        @property
+        def spec(self) -> StreamSpec:
+            """What the stream holds, known without building anything."""
+            return StreamSpec(kind=Continuous(self.width * self.stack), frame_rate=50 / self.pool / self.stack)
+
+        @property
+        def sample_rate(self) -> int:
+            """Of the sound that it reads, in Hz."""
+            return self.encoder_config.sample_rate
+
+        @property
+        def encoder_config(self) -> SpeechEncoder.Config:
+            return SpeechEncoder.Config(
+                self.encoder,
+                layer=self.layer,
+                pool=self.pool,
+                windows=self.windows,
+                pretrained=self.pretrained,
+                architecture=self.architecture,
+            )
+
+    def __init__(self, config: Config, encoder: SpeechEncoder | None = None) -> None:
+        """
+        :param encoder: one that is built already, so that several tokenizers can share it.
+        :raises ConfigError: it is another than the configuration says, or has features of another width.
+        """
+        super().__init__()
+        if encoder is not None and encoder.config != config.encoder_config:
+            raise ConfigError(
+                f"Features needs {config.encoder_config}, not {encoder.config}. Build that of config.encoder_config."
+            )
+        self.config = config
+        self.encoder: SpeechEncoder = encoder if encoder is not None else config.encoder_config.build()
+        if self.encoder.dim != config.width:
+            raise ConfigError(
+                f"{config.encoder!r} has features of {self.encoder.dim} values, not {config.width}. "
+                f"Set dim to {self.encoder.dim}."
+            )
+        self.spec, self.sample_rate = config.spec, self.encoder.sample_rate
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 over the configuration and the encoder's weights."""
+        return identity_of(self.config, {}, encoder=self.encoder.fingerprint)
+
+    def init_state(self, batch_size: int) -> FeaturesState:
+        """An empty stream for each row."""
+        return FeaturesState(self.encoder.init_state(batch_size), Held.empty(batch_size, self.config.width))
+
+    @torch.no_grad()
+    def encode(self, audio: Audio, state: FeaturesState | None = None, *, final: bool = False) -> TokenSequence:
+        """
+        :param audio: [B, C, N]; channels are averaged.
+        :param state: where a stream stands, updated in place; None for whole recordings.
+        :param final: no more audio follows.
+        :returns: [B, T, stack * D], T = ceil(N / 320 / pool / stack).
+        """
+        features = self.encoder.encode(audio, state.encoder if state else None, final=final)
+        rows = []
+        for b in range(len(features)):
+            frames = features.row(b).values[0]
+            if state is not None:
+                frames = state.held.join(b, frames)
+                whole = len(frames) if final else len(frames) // self.config.stack * self.config.stack
+                state.held.rows[b], frames = frames[whole:].clone(), frames[:whole]
+            frames = F.pad(frames, (0, 0, 0, -len(frames) % self.config.stack))
+            stacked = frames.reshape(-1, self.config.stack * frames.shape[1])
+            rows.append(TokenSequence(stacked[None], torch.tensor([len(stacked)])))
+        return pad_batch(rows)

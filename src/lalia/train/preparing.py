@@ -1,0 +1,266 @@
+"""From recordings to what a recipe is trained on: texts where it needs them, conversations, and all its streams."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lalia.audio import Audio
+from lalia.checkpoints import cache_dir
+from lalia.config import Configuration, to_dict
+from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
+from lalia.errors import AudioError, DataError, LaliaError
+from lalia.listening import Listener
+from lalia.model import bundled, load_tokenizer, save_tokenizer
+from lalia.recipe import Recipe, Stream
+from lalia.store import holds
+from lalia.tokenizers import SSLUnits, Text
+from lalia.train.conversations import make_conversations
+from lalia.train.material import TOKENIZERS
+from lalia.training.distributed import is_main, sum_floats
+
+__all__ = ["RecipeStreams", "prepare", "prepare_all", "with_bundled_units"]
+
+Tell = Callable[[str], None]
+
+_TINY_SECONDS = 600.0
+"""Recordings that a tiny recipe is shown: enough to learn something in minutes."""
+
+_LISTENER = "whisper-tiny.en"
+
+
+def prepare_all(
+    recipe: Recipe,
+    data: Sequence[str | Path],
+    *,
+    tiny: bool,
+    tell: Tell,
+    progress: Callable[[float, float], None] | None = None,
+) -> list[Path]:
+    """The data as folders of token shards: recordings among them are tokenized into the cache, once.
+
+    :raises DataError: nothing there can be used.
+    """
+    folders = [Path(d) for d in data]
+    raw = [f for f in folders if f.is_dir() and next(f.glob("tokens-*.parquet"), None) is None]
+    if not raw:
+        return folders
+    ready: dict[Configuration, Any] = {}
+    if tiny:
+        recipe, ready = with_bundled_units(recipe.tiny(), tell)
+    out = []
+    for folder in folders:
+        if folder not in raw:
+            out.append(folder)
+            continue
+        streams = to_dict({n: recipe.streams[n] for n in _needed(recipe)})
+        key = json.dumps([streams, str(folder.resolve()), tiny], sort_keys=True)
+        place = cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+        if is_main():
+            prepare(recipe, folder, place, tiny=tiny, tell=tell, ready=ready, progress=progress)
+            tell(f"Prepared {place}")
+        out.append(place)
+    # Others wait until it is there.
+    sum_floats([0.0], torch.device("cpu"))
+    return out
+
+
+class RecipeStreams:
+    """Makes every stream that a recipe is trained on, of each utterance; see ``lalia.data.Maker``.
+
+    :param recipe: whose streams.
+    :param ready: tokenizers that are built already, by configuration.
+    """
+
+    def __init__(self, recipe: Recipe, ready: Mapping[Configuration, Any] | None = None) -> None:
+        self.recipe = recipe
+        self._built: dict[Configuration, Any] = dict(ready or {})
+        self.names = _needed(recipe)
+        self.listener = Listener(recipe.streams, self.tokenizer)
+        self._order = recipe.channels
+
+    def tokenizer(self, stream: str) -> Any:
+        """The tokenizer of a stream; streams with one configuration share it."""
+        config = self.recipe.streams[stream].tokenizer
+        if config not in self._built:
+            self._built[config] = config.build()  # type: ignore[attr-defined]
+        return self._built[config]
+
+    @cached_property
+    def info(self) -> Mapping[str, StreamInfo]:
+        return {n: info_of(self.tokenizer(n), spec=self.recipe.streams[n].spec) for n in self.names}
+
+    def load(self, u: Utterance) -> dict[str | None, Audio]:
+        if len(self._order) == 1:
+            return {self._order[0]: u.load()}
+        sounds = {}
+        for i, channel in enumerate(self._order):
+            # One side of a conversation may be silent.
+            sounds[channel] = replace(u, channel=i).load(check=False)
+        return sounds
+
+    def encode(self, loaded: Sequence[tuple[Utterance, dict[str | None, Audio]]]) -> list[TokenRow | Skipped]:
+        rows: list[TokenRow | Skipped] = []
+        for u, sounds in loaded:
+            try:
+                streams = self.listener.hear(sounds, self.names, text=u.text, words=u.words)
+            except DataError as error:
+                rows.append(Skipped(u.id, str(u.path), str(error)))
+                continue
+            reasons = [f"{r} for stream {n!r}" for n in self.names if (r := unusable(streams[n]))]
+            if reasons:
+                rows.append(Skipped(u.id, str(u.path), reasons[0]))
+                continue
+            seconds = max(a.seconds for a in sounds.values())
+            kept = {n: streams[n].to("cpu") for n in self.names}
+            rows.append(TokenRow(u.id, seconds, kept, u.speaker, u.text, u.language))
+        return rows
+
+
+def _needed(recipe: Recipe) -> tuple[str, ...]:
+    """The streams that some language model reads or predicts, or that the vocoder reads."""
+    used = {s for lm in recipe.lms.values() for s in (*lm.layout.streams, *lm.heads)}
+    used |= set(getattr(recipe.vocoder, "streams", ())) or {getattr(recipe.vocoder, "stream", "")}
+    sliced = {(s.tokenizer, s.channel) for s in recipe.streams.values() if s.codebooks is not None}
+    return tuple(
+        n
+        for n, s in recipe.streams.items()
+        # What is stored in slices need not be stored whole.
+        if n in used and not (s.codebooks is None and (s.tokenizer, s.channel) in sliced)
+    )
+
+
+def with_bundled_units(recipe: Recipe, tell: Tell) -> tuple[Recipe, dict[Configuration, Any]]:
+    """A tiny recipe over the units of a bundled model, where its own would be those of a random encoder.
+
+    :returns: the recipe, and the tokenizers that are built already.
+    """
+    ready: dict[Configuration, Any] = {}
+    try:
+        lender = next(load_tokenizer(name) for name, folder in bundled().items() if holds(folder, "recipe"))
+    except (StopIteration, LaliaError):
+        return recipe, ready
+    if not isinstance(lender, SSLUnits):
+        return recipe, ready
+    streams = dict(recipe.streams)
+    for name, stream in recipe.streams.items():
+        own = stream.tokenizer
+        if isinstance(own, SSLUnits.Config):
+            config = replace(lender.config, deduplicate=own.deduplicate)
+            if config not in ready:
+                ready[config] = built = SSLUnits(config, lender.encoder)
+                built.load_weights(lender.weights())
+            streams[name] = replace(stream, tokenizer=config)
+    if ready:
+        tell(f"Units: those of {lender.config.encoder}, layer {lender.config.layer}, that a bundled model has")
+    return replace(recipe, streams=streams), ready
+
+
+def prepare(
+    recipe: Recipe,
+    source: Path,
+    folder: Path,
+    *,
+    tiny: bool,
+    tell: Tell,
+    ready: Mapping[Configuration, Any] | None = None,
+    progress: Callable[[float, float], None] | None = None,
+) -> Path:
+    """Token shards of all streams of a recipe, made of recordings.
+
+    :param source: recordings, a manifest or a cut set.
+    :param folder: for the shards; what is there already stays.
+    :param tiny: use ten minutes of them.
+    :returns: the folder of the shards.
+    :raises DataError: nothing there can be used.
+    """
+    manifest = discover([source])
+    if tiny:
+        manifest = _first(manifest, _TINY_SECONDS)
+    streams = [recipe.streams[n] for n in _needed(recipe)]
+    if any(_reads_text(s) for s in streams):
+        timed = any(s.aligned_to is not None for s in streams) or any(lm.layout.timed for lm in recipe.lms.values())
+        manifest = _transcribed(manifest, folder / "transcripts.jsonl", timed=timed, tell=tell, progress=progress)
+    if len(recipe.channels) > 1 and not _has_channels(manifest, len(recipe.channels)):
+        tell("Recordings of one channel: pairs of them are put into conversations of two turns")
+        manifest = make_conversations(manifest, folder / "conversations")
+    maker = RecipeStreams(recipe, ready)
+    report = tokenize_corpus(manifest, maker, folder, progress=progress)
+    if not report.done:
+        reasons = "; ".join(dict.fromkeys(s.reason for s in report.skipped[:3]))
+        raise DataError(f"None of {report.total} recordings in {source} could be used ({reasons}). Give others.")
+    for name in maker.names:
+        tokenizer = maker.tokenizer(name)
+        if hasattr(tokenizer, "weights"):
+            save_tokenizer(tokenizer, folder / TOKENIZERS / name)
+    return folder
+
+
+def _reads_text(stream: Stream) -> bool:
+    return isinstance(stream.tokenizer, Text.Config)
+
+
+def _first(manifest: Manifest, seconds: float) -> Manifest:
+    kept: list[Utterance] = []
+    total = 0.0
+    for u in manifest:
+        if total >= seconds:
+            break
+        kept.append(u)
+        total += u.duration
+    return Manifest(kept)
+
+
+def _has_channels(manifest: Manifest, count: int) -> bool:
+    import soundfile
+
+    try:
+        return all(soundfile.info(u.path).channels >= count for u in manifest[:3])
+    except (OSError, RuntimeError):
+        return False
+
+
+def _transcribed(
+    manifest: Manifest,
+    path: Path,
+    *,
+    timed: bool,
+    tell: Tell,
+    progress: Callable[[float, float], None] | None,
+) -> Manifest:
+    """The manifest with a text for each utterance, and with the times of its words where they are needed."""
+    from lalia.evaluation import Whisper
+
+    def lacks(u: Utterance) -> bool:
+        return u.text is None or (timed and u.words is None)
+
+    if not any(lacks(u) for u in manifest):
+        return manifest
+    known = {u.id: u for u in Manifest.load(path)} if path.exists() else {}
+    tell(f"Texts: {_LISTENER} writes down what is said")
+    listener = Whisper(_LISTENER)
+    out: list[Utterance] = []
+    done = 0.0
+    for u in manifest:
+        if lacks(u) and u.id in known:
+            u = replace(u, text=known[u.id].text, words=known[u.id].words)
+        if lacks(u):
+            try:
+                audio = u.load(sample_rate=16000)
+                text = u.text if u.text is not None else listener([audio])[0]
+                words = listener.align(audio, text) if timed and u.words is None else u.words
+                u = replace(u, text=text, words=words)
+            except (AudioError, DataError):
+                continue
+        out.append(u)
+        done += u.duration
+        if progress is not None:
+            progress(done, manifest.seconds)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Manifest(out).save(path)
+    return Manifest(out)
