@@ -270,7 +270,7 @@ def tensors(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     norm(names.norm, "backbone.norm")
     if names.positions is not None:
         rows = take(f"{names.positions}.weight")
-        out["backbone.position_embedding.weight"] = rows[_OPT_OFFSET:] if kind == "opt" else rows
+        out["backbone.position_embedding.weight"] = rows[_OPT_OFFSET:].clone() if kind == "opt" else rows
     embedding = take(f"{names.embedding}.weight")
     head = left.pop(f"{names.head}.weight", embedding)
     out["embedding"] = embedding * shape.dim**0.5 if kind == "gemma" else embedding
