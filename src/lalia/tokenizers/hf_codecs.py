@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lalia.audio import Audio
 from lalia.checkpoints import fetch
 from lalia.config import Configurable
+from lalia.encoders.loading import quiet
 from lalia.errors import ConfigError, WeightsError
 from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence
@@ -100,9 +101,10 @@ class HFCodecFacts:
             return made.eval()
         path = fetch(self.name)
         try:
-            made, info = AutoModel.from_pretrained(
-                path, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
+            with quiet():
+                made, info = AutoModel.from_pretrained(
+                    path, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                )
         except Exception as error:  # noqa: BLE001  what a damaged checkpoint can raise is not part of any interface
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise WeightsError(f"{self.name!r} cannot be loaded ({reason}). Fetch it again or name another.") from None
