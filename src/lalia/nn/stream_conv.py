@@ -21,6 +21,9 @@ Padding = Literal["zero", "replicate"]
 
 S = TypeVar("S", bound=State)
 
+_FEW = 16
+"""Up to so many frames a transposed convolution on a CPU is faster as a matrix product, ten times for one or two."""
+
 
 @dataclass
 class ConvState(State):
@@ -177,8 +180,25 @@ class CausalConvTranspose(nn.Module):
         if state is None:
             return self.conv(x)[:, :, :count]  # type: ignore[no-any-return]
         conv = self.conv
-        made = F.conv_transpose1d(x, conv.weight, None, self.stride, groups=conv.groups)
+        few = x.device.type == "cpu" and x.shape[2] <= _FEW and conv.groups == 1 and not torch.is_grad_enabled()
+        if few:
+            made = _spread(x, conv.weight, self.stride)
+        else:
+            made = F.conv_transpose1d(x, conv.weight, None, self.stride, groups=conv.groups)
         made = made + F.pad(state.tail, (0, made.shape[2] - self.reach))
         state.tail = torch.zeros_like(state.tail) if final else made[:, :, count:]
         made = made[:, :, :count]
         return made if conv.bias is None else made + conv.bias[:, None]
+
+
+def _spread(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """``F.conv_transpose1d`` of a few frames [B, C, T]: what each frame becomes, added where they overlap."""
+    b, channels, frames = x.shape
+    _, out, size = weight.shape
+    steps = -(-size // stride)
+    parts = (x.transpose(1, 2) @ weight.reshape(channels, -1)).view(b, frames, out, size)
+    parts = F.pad(parts, (0, steps * stride - size)).view(b, frames, out, steps, stride)
+    total = F.pad(parts[:, :, :, 0], (0, 0, 0, 0, 0, steps - 1))
+    for j in range(1, steps):
+        total = total + F.pad(parts[:, :, :, j], (0, 0, 0, 0, j, steps - 1 - j))
+    return total.transpose(1, 2).reshape(b, out, -1)[:, :, : (frames - 1) * stride + size]
