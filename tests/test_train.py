@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from lalia.config import to_dict
 from lalia.errors import CheckpointError, DataError, LaliaError, OutputError, RecipeError
 from lalia.model import Model, load
+from lalia.nn.lora import Lora
 from lalia.recipe import Recipe
 from lalia.recipes import find
 from lalia.train import train
@@ -123,6 +124,29 @@ def test_the_average_is_what_is_kept(shards: Path, tmp_path: Path) -> None:
     average, last = (load_file(saved / f"{name}.safetensors") for name in ("average", "parameters"))
     assert torch.equal(ours["lms.ulm.start"], average["model.start"])
     assert not torch.equal(ours["lms.ulm.start"], last["model.start"])
+
+
+def test_adapters_end_in_the_model(shards: Path, tmp_path: Path) -> None:
+    """A checkpoint of the stage holds them apart; the model has weights of the same names, and another start."""
+    recipe = _without_vocoder_stages()
+    stage = replace(recipe.stages[0], lora=Lora(patterns=("*.attention.*",)), train=())
+    few = QUICK | {"stages.pretrain.trainer.max_steps": "2", "stages.pretrain.trainer.eval_every": "2"}
+    run = train(replace(recipe, stages=(stage,)), [shards], tmp_path / "run", tiny=True, overrides=few)
+    ours = load_file(run / "model.safetensors")
+    saved = load_file(checkpoint.path_of(run / "stages" / "pretrain", 2) / "parameters.safetensors")
+    name = "layers.0.attention.out"
+    a, b = (saved[f"model.backbone.{name}.lora_{side}"] for side in "ab")
+    assert b.any()
+    change = ours[f"lms.ulm.backbone.{name}.weight"] - saved[f"model.backbone.{name}.weight"]
+    assert torch.allclose(change, 2.0 * b @ a, atol=1e-7)
+    assert torch.equal(ours["lms.ulm.start"], saved["model.start"])
+    assert {n.removeprefix("lms.ulm.") for n in ours if n.startswith("lms.")} == {
+        n.removeprefix("model.") for n in saved if "lora" not in n
+    }
+    assert Model.load(run).recipe.stages[0].lora == stage.tiny().lora
+    # Of a run that was done, going on changes nothing.
+    train(replace(recipe, stages=(stage,)), [shards], run, tiny=True, overrides=few, resume=True)
+    assert all(torch.equal(t, ours[n]) for n, t in load_file(run / "model.safetensors").items())
 
 
 def _without_vocoder_stages() -> Recipe:

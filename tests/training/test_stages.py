@@ -8,6 +8,7 @@ import torch
 from lalia.audio import Audio
 from lalia.errors import RecipeError
 from lalia.model import Model
+from lalia.nn.lora import Lora
 from lalia.recipe import Recipe
 from lalia.recipes import find
 from lalia.streams import TokenSequence
@@ -45,6 +46,21 @@ def test_freezing_leaves_what_the_patterns_name(gslm: tuple[Model, Material]) ->
         assert trainable
     replace(model.recipe.stages[0], train=("*",)).freeze(model.module)
     assert all(p.requires_grad for p in model.module.parameters())
+
+
+def test_adapters_are_trained_in_place_of_what_they_adapt(gslm: tuple[Model, Material]) -> None:
+    model, _ = gslm
+    module, before = model.module, {n: t.clone() for n, t in model.module.state_dict().items()}
+    stage = replace(model.recipe.stages[0], lora=Lora(patterns=("lms.*.attention.*",)), train=("lms.*norm*", "*.qkv.*"))
+    for _ in range(2):  # What a stage before left behind is merged.
+        stage.freeze(module)
+    trainable = {n for n, p in module.named_parameters() if p.requires_grad}
+    assert {n for n in trainable if "lora" in n} == {n for n in module.state_dict() if "lora" in n}
+    assert {n for n in trainable if "lora" not in n} == {n for n in before if n.startswith("lms.") and "norm" in n}
+    model.recipe.stages[0].freeze(module)
+    after = module.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[n], t) for n, t in before.items())
 
 
 def test_each_task_has_its_batches_and_objective(gslm: tuple[Model, Material], tiny: Path) -> None:

@@ -12,6 +12,7 @@ from lalia.config import Configuration
 from lalia.errors import LaliaError, OutputError, RecipeError
 from lalia.folders import output_folder
 from lalia.model import Model
+from lalia.nn.lora import merge_lora, merged
 from lalia.recipe import Recipe
 from lalia.store import DESCRIPTION
 from lalia.train.material import Material
@@ -180,10 +181,17 @@ def _run_stage(model: Model, stage: TrainStage, material: Material, run: Path, r
     folder = run / "stages" / stage.name
     data = material.stage_data(stage.data, voices=getattr(stage.task, "voices", ()))
     prepared = stage.task.prepare(model, data, stage.trainer.seed)
+
+    def save(directory: Path) -> None:
+        # Checkpoints keep adapters apart; a model is whole.
+        with merged(model.module):
+            model.save(directory)
+
     trainer: Trainer = stage.trainer.build(
-        prepared.objective, prepared.batches, folder, validation=prepared.validation, save_model=model.save
+        prepared.objective, prepared.batches, folder, validation=prepared.validation, save_model=save
     )
     trainer.fit(resume=resume)
+    merge_lora(model.module)
     if is_main():
         # The best on held-out speech, with averaged parameters where there are any; not where training stopped.
         best = folder / "best"
