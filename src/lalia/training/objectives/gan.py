@@ -14,6 +14,7 @@ from lalia.nn.discriminators import MultiPeriod, MultiResolution, MultiScale
 from lalia.nn.spectral import LogMel, spectral_distance
 from lalia.streams import TokenSequence
 from lalia.vocoders.durations import interior_durations
+from lalia.vocoders.mel import MelVocoder
 from lalia.vocoders.units import UnitVocoder
 
 __all__ = [
@@ -68,10 +69,10 @@ def feature_loss(real: Made, made: Made) -> Tensor:
 
 
 class VocoderGAN(Configurable):
-    """The objective of a unit vocoder: mel, adversarial and feature losses, and durations where it predicts them.
+    """The objective of a vocoder: mel, adversarial and feature losses, and durations where it predicts them.
 
     A batch is ``{"streams": Streams, "audio": Audio, "speaker": Tensor [B] | None}``: segments of one length,
-    one code per frame, and the samples that belong to them. Losses are sums over segments (durations: over
+    one code or spectrum per frame, and the samples that belong to them. Losses are sums over segments (durations: over
     units); ``counts`` has the numbers to divide by.
 
     :param mel: the spectrum whose L1 distance is minimised; its sample rate must be the vocoder's.
@@ -111,7 +112,7 @@ class VocoderGAN(Configurable):
 
     players = ("discriminator", "generator")
 
-    def __init__(self, config: Config, vocoder: UnitVocoder) -> None:
+    def __init__(self, config: Config, vocoder: UnitVocoder | MelVocoder) -> None:
         self.config = config
         self.vocoder = vocoder
         mel = config.mel or LogMel.Config(vocoder.sample_rate)
@@ -209,8 +210,7 @@ class VocoderGAN(Configurable):
         return units.expand()
 
     def _synthesize(self, batch: Mapping[str, Any]) -> Tensor:
-        made: Tensor = self.vocoder(self._units(batch).values, batch.get("speaker"))
-        return made
+        return self.vocoder.synthesize(batch["streams"], batch.get("speaker"))
 
     def _samples(self, batch: Mapping[str, Any]) -> Tensor:
         audio = batch["audio"]
