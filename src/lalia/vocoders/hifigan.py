@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from lalia.errors import ConfigError
 from lalia.nn.conv import weight_norm
 from lalia.nn.fir import Field
-from lalia.vocoders.base import Vocoder
 
 __all__ = ["HifiGanGenerator", "HifiGanShape"]
 
@@ -111,9 +110,9 @@ class HifiGanGenerator(nn.Module):
         return torch.tanh(self.last(F.leaky_relu(x, 0.01)).float())[:, 0]
 
 
-@dataclass(frozen=True)
-class HifiGanShape(Vocoder.Config):
-    """The sizes of the generator.
+@dataclass(frozen=True, eq=False)
+class HifiGanShape:
+    """The sizes of the generator, which the configurations of its vocoders share.
 
     :param channels: of the first convolution.
     :param upsample_rates: their product is the samples of a frame; the defaults suit 50 Hz at 16 kHz.
@@ -126,8 +125,9 @@ class HifiGanShape(Vocoder.Config):
     resblock_kernels: tuple[int, ...] = (3, 7, 11)
     dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
 
-    def make_generator(self, dim: int, hop: int, frame: str) -> HifiGanGenerator:
+    def make_generator(self, vocoder: str, dim: int, hop: int, frame: str) -> HifiGanGenerator:
         """
+        :param vocoder: whose it is, for the message.
         :param dim: width of the frames.
         :param hop: samples per frame.
         :param frame: what a frame is, for the message.
@@ -136,7 +136,7 @@ class HifiGanShape(Vocoder.Config):
         made = math.prod(self.upsample_rates)
         if made != hop:
             raise ConfigError(
-                f"{self.owner.__name__} upsamples by {' x '.join(map(str, self.upsample_rates))} = {made}, but {frame} "
+                f"{vocoder} upsamples by {' x '.join(map(str, self.upsample_rates))} = {made}, but {frame} "
                 f"has {hop} samples. Choose upsample_rates whose product is {hop}."
             )
         return HifiGanGenerator(

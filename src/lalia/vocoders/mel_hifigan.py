@@ -33,7 +33,7 @@ class HifiGan(MelVocoder):
         super().__init__(config, specs)
         self.config = config
         frame = f"a frame of {config.stream!r} ({self.spec.frame_rate:g} Hz at {config.sample_rate} Hz)"
-        self.generator = config.make_generator(self.dim, self.hop, frame)
+        self.generator = config.make_generator(type(self).__name__, self.dim, self.hop, frame)
         self.field = self.generator.field
 
     def forward(self, features: Tensor) -> Tensor:

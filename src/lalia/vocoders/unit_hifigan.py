@@ -45,7 +45,7 @@ class UnitHifiGan(UnitVocoder):
         self.config = config
         frame = f"a frame of {config.stream!r} ({self.spec.frame_rate:g} Hz at {config.sample_rate} Hz)"
         width = config.dim * (2 if config.num_speakers else 1)
-        self.generator = config.make_generator(width, self.hop, frame)
+        self.generator = config.make_generator(type(self).__name__, width, self.hop, frame)
         self.field = self.generator.field
 
     def blend(self, x: Tensor, voice: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from lalia.nn.conv import Conv
 from lalia.nn.convnext import ConvNeXtBlock
 from lalia.nn.fir import Field
 from lalia.nn.spectral import hann, istft
-from lalia.vocoders.base import Vocoder, hop_of
+from lalia.vocoders.base import hop_of
 
 __all__ = ["VocosNetwork", "VocosShape"]
 
@@ -19,9 +19,9 @@ _LOUDEST = math.log(1e2)
 """Log-magnitudes are clipped here, as in the reference implementation of Vocos."""
 
 
-@dataclass(frozen=True)
-class VocosShape(Vocoder.Config):
-    """The sizes of the network.
+@dataclass(frozen=True, eq=False)
+class VocosShape:
+    """The sizes of the network, which the configurations of its vocoders share.
 
     :param upsample: steps made of each frame before the backbone, so that 50 Hz units are spoken by
         100 steps per second.
