@@ -20,7 +20,18 @@ from lalia.errors import LaliaError
 from lalia.recipes import find
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("continue", "resynthesize", "score", "tokenize", "fit-units", "train", "recipes", "fetch", "doctor")
+COMMANDS = (
+    "continue",
+    "resynthesize",
+    "score",
+    "tokenize",
+    "fit-units",
+    "fit-codec",
+    "train",
+    "recipes",
+    "fetch",
+    "doctor",
+)
 
 
 def program(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:

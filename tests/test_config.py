@@ -81,6 +81,7 @@ CONFIGURATIONS = configurations()
 GIVEN: Mapping[str, Mapping[str, Any]] = {
     "Recipe": {"streams": {}, "lms": {}},
     "Chain.Config": {"stages": (), "vocoder": lambda: example_of("GriffinLim.Config")},
+    "CodecDecoder.Config": {"codec": lambda: example_of("Codec.Config")},
     "Stream": {"tokenizer": lambda: example_of("SSLUnits.Config")},
     "Chunks": {"sizes": {"text": 2, "units": 5}},
     "Switch": {"switched": ("text", "units")},
@@ -94,7 +95,7 @@ GIVEN: Mapping[str, Mapping[str, Any]] = {
 ABSTRACT = {
     c
     for c in CONFIGURATIONS
-    if c.__qualname__ in ("Layout", "Task", "Vocoder.Config", "Stage.Config", "UnitVocoder.Config")
+    if c.__qualname__ in ("Layout", "Task", "Quantizer.Config", "Vocoder.Config", "Stage.Config", "UnitVocoder.Config")
 }
 
 EASY = {str: "units", int: 2, float: 1.0, bool: True}

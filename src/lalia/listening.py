@@ -79,7 +79,9 @@ class Listener:
                 first, stop = stream.codebooks
                 tokens = replace(tokens, values=tokens.values[:, first:stop])
             if stream.per_run_of is not None:
-                tokens = pool_by_runs(tokens, made[stream.per_run_of])
+                units = made[stream.per_run_of]
+                pooled = getattr(tokenizer, "pooled", pool_by_runs)
+                tokens = pooled(tokens, units)
             made[name] = tokens
         return made
 

@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from lalia.errors import ConfigError
-from lalia.nn.discriminators import MultiPeriod, MultiResolution, MultiScale
+from lalia.nn.discriminators import MultiPeriod, MultiResolution, MultiScale, MultiSpectrum
 
 SMALL = {
     "period": MultiPeriod.Config(periods=(2, 3), channels=(4, 8, 8)),
     "scale": MultiScale.Config(num_scales=2, channels=(4, 8), kernels=(15, 9), strides=(1, 4), groups=(1, 2)),
     "resolution": MultiResolution.Config(sizes=(64, 128), channels=4, num_strided=2),
+    "spectrum": MultiSpectrum.Config(sizes=(64, 128), channels=4, dilations=(1, 2)),
 }
 
 

@@ -9,7 +9,8 @@ from lalia.config import from_dict, to_dict
 from lalia.errors import ConfigError
 from lalia.nn.codebook import Codebook, Usage
 from lalia.nn.fsq import FSQ
-from lalia.nn.quantize import GroupedResidualVQ, ResidualVQ, SplitResidualVQ
+from lalia.nn.quantize import ResidualVQ
+from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -160,8 +161,8 @@ def test_dead_codes_are_revived_by_vectors_of_the_batch():
 def test_no_code_is_moved_by_an_empty_batch():
     book = Codebook(8, 4)
     book.fit(torch.randn(100, 4))
-    before, zero = book.vectors.clone(), torch.zeros(8)
-    book.update(Usage(zero, torch.zeros(8, 4), torch.zeros(8, 4), zero))
+    before = book.vectors.clone()
+    book.update(Usage.nothing(book))
     torch.testing.assert_close(book.vectors, before)
 
 

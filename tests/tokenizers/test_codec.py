@@ -10,7 +10,8 @@ from lalia.config import from_dict, to_dict
 from lalia.errors import ConfigError, LayoutError
 from lalia.model import load_tokenizer, save_tokenizer
 from lalia.nn.fsq import FSQ
-from lalia.nn.quantize import GroupedResidualVQ, ResidualVQ, SplitResidualVQ
+from lalia.nn.quantize import ResidualVQ
+from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 from lalia.nn.seanet import SEANet
 from lalia.nn.transformer import Transformer
 from lalia.nn.windowed import WindowTransformer

@@ -176,7 +176,7 @@ def test_sounds_are_read_once_and_forgotten_when_there_are_too_many(recorded: Re
     reads: list[str] = []
     plain = Utterance.load
     monkeypatch.setattr(Utterance, "load", lambda u, **k: reads.append(u.id) or plain(u, **k))
-    sounds = Sounds(recorded, RATE, cache_bytes=2 * HOP * 60)
+    sounds = Sounds(recorded.utterances, RATE, cache_bytes=2 * HOP * 60)
     assert len(sounds.get(0)) == 30 * HOP
     assert torch.equal(sounds.get(0, 10, 500), sounds.get(0)[10:500])
     assert len(reads) == 1

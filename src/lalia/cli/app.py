@@ -49,6 +49,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "score": speech.score,
     "tokenize": corpora.tokenize,
     "fit-units": corpora.fit_units,
+    "fit-codec": corpora.fit_codec,
     "train": training.train,
     "recipes": training.recipes,
     "fetch": machine.fetch,

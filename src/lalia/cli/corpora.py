@@ -1,21 +1,23 @@
 """Commands that work on many recordings."""
 
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lalia.cli.console import progress, show, tell
-from lalia.cli.options import DEFAULT_MODEL, Corpora, Json, Seed
+from lalia.cli.options import DEFAULT_MODEL, Corpora, Json, Seed, Settings, overrides_of
 from lalia.errors import AudioError, ConfigError, DataError
 from lalia.folders import output_folder
 
 if TYPE_CHECKING:
     from lalia.audio import Audio
 
-__all__ = ["fit_units", "tokenize"]
+__all__ = ["fit_codec", "fit_units", "tokenize"]
 
 _SHOWN = 20
 """Skipped recordings are told one by one up to here; the report has them all."""
@@ -96,6 +98,49 @@ def fit_units(
         f"{output}: {clusters} units of {encoder}, identity {made.identity[:12]}{count}",
         as_json=as_json,
     )
+
+
+def fit_codec(
+    paths: Corpora,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the run, and then the codec.")],
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this time.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates. [default: 100000]")] = None,
+    settings: Settings = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="The smallest form, to see that it works.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; the GPU by default where there is one.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a codec on recordings; see `lalia tokenize` and `lalia resynthesize --tokenizer`."""
+    from lalia.config import override
+    from lalia.model import load_tokenizer
+    from lalia.train import CodecRun, train_codec
+
+    run = CodecRun().tiny() if tiny else CodecRun()
+    for path, text in overrides_of(settings).items():
+        run = override(run, path, text)
+    changes: dict[str, Any] = {"seed": seed}
+    changes |= {} if minutes is None else {"max_seconds": 60 * minutes}
+    changes |= {} if steps is None else {"max_steps": steps}
+    run = replace(run, trainer=replace(run.trainer, **changes))
+    train_codec(run, paths, output, resume=resume, device=device, tell=tell)
+    if os.environ.get("RANK", "0") == "0":
+        made = load_tokenizer(output)
+        kind = made.spec.kind
+        show(
+            {
+                "path": str(output),
+                "identity": made.identity,
+                "sample_rate": made.sample_rate,
+                "frame_rate": made.spec.frame_rate,
+                "num_codebooks": kind.num_codebooks,
+                "codebook_size": kind.codebook_size,
+            },
+            f"{output}: a codec of {kind.num_codebooks} x {kind.codebook_size} codes at {made.spec.frame_rate:g} Hz. "
+            f"Try: lalia resynthesize AUDIO --tokenizer {output}",
+            as_json=as_json,
+        )
 
 
 def _recordings(manifest: Any, sample_rate: int, skipped: list[str], report: Any) -> "Iterator[Audio]":

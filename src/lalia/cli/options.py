@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lalia.errors import AudioError
+from lalia.errors import AudioError, ConfigError
 from lalia.folders import check_writable
 
 __all__ = [
@@ -17,9 +17,11 @@ __all__ = [
     "Json",
     "ModelName",
     "Seed",
+    "Settings",
     "SoundFile",
     "Voice",
     "check_sound_file",
+    "overrides_of",
 ]
 
 DEFAULT_MODEL = "mini-gslm"
@@ -33,6 +35,9 @@ ModelName = Annotated[str, typer.Option("--model", help="A bundled model, the di
 SoundFile = Annotated[Path, typer.Option("-o", "--output", help="Where to write the sound; the suffix is its format.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Makes it repeatable.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the configuration, by dotted path.")
+]
 Voice = Annotated[str | None, typer.Option("--voice", help="Of the vocoder, by name or number; the first by default.")]
 
 
@@ -54,3 +59,17 @@ def check_sound_file(path: Path, sample_rate: int) -> None:
             raise AudioError(
                 f"{path.name} cannot hold sound at {sample_rate} Hz ({reason}). Write .wav or .flac."
             ) from None
+
+
+def overrides_of(settings: list[str] | None, example: str = "trainer.learning_rate=1e-4") -> dict[str, str]:
+    """The fields that ``--set`` names, with the text of their values.
+
+    :raises ConfigError: one has no value.
+    """
+    overrides = {}
+    for item in settings or []:
+        key, sign, value = item.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {item!r} has no '='. Write --set {example}.")
+        overrides[key.strip()] = value
+    return overrides

@@ -93,20 +93,22 @@ def chat(
 def resynthesize(
     audio: AudioPath,
     output: SoundFile = _OUT,
-    tokenizer: Annotated[str, typer.Option("--tokenizer", "--model", help="A model with a vocoder.")] = DEFAULT_MODEL,
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", "--model", help="A model with a vocoder, or a codec.")
+    ] = DEFAULT_MODEL,
     voice: Voice = None,
     as_json: Json = False,
 ) -> None:
     """Encode a recording to tokens and vocode it back: what a model hears."""
-    model = _load_speaker(tokenizer, output)
-    model.voice(voice)
-    recording = model.hear(audio)
+    speaker = _load_codec(tokenizer, output) or _load_speaker(tokenizer, output)
+    speaker.voice(voice)
+    recording = speaker.hear(audio)
     started = time.perf_counter()
-    tokens = model.encode(recording)
-    out = model.decode(tokens, voice=voice)
+    tokens = speaker.encode(recording)
+    out = speaker.decode(tokens, voice=voice)
     took = time.perf_counter() - started
     out.save(output)
-    count = int(tokens[model.speech_stream].lengths[0])
+    count = int(tokens[speaker.speech_stream].lengths[0])
     result = {
         "audio": str(output),
         "sample_rate": out.sample_rate,
@@ -165,3 +167,45 @@ def _load_speaker(name: str, output: Path) -> Any:
         raise ConfigError(f"Model {model.recipe.name!r} has no vocoder. Choose another model.")
     check_sound_file(output, model.vocoder.sample_rate)
     return model
+
+
+class _CodecSpeaker:
+    """A codec alone, which hears and speaks as a model does."""
+
+    speech_stream = "codes"
+
+    def __init__(self, codec: Any) -> None:
+        self.codec = codec
+
+    def voice(self, voice: int | str | None) -> None:
+        from lalia.errors import ConfigError
+
+        if voice is not None:
+            raise ConfigError("A codec speaks in the voice that it heard. Leave out --voice.")
+
+    def hear(self, path: str) -> Any:
+        from lalia.audio import Audio
+
+        return Audio.load(path, mono=True, sample_rate=self.codec.sample_rate)
+
+    def encode(self, recording: Any) -> dict[str, Any]:
+        return {self.speech_stream: self.codec.encode(recording)}
+
+    def decode(self, tokens: Any, *, voice: int | str | None = None) -> Any:
+        return self.codec.decode(tokens[self.speech_stream])
+
+
+def _load_codec(name: str, output: Path) -> _CodecSpeaker | None:
+    """A codec whose sound can be written; None where the name is that of something else than a tokenizer."""
+    from lalia.errors import ConfigError
+    from lalia.model import find, load_tokenizer
+    from lalia.store import holds
+
+    folder = find(name)
+    if not holds(folder, "tokenizer"):
+        return None
+    tokenizer = load_tokenizer(folder)
+    if not hasattr(tokenizer, "decode"):
+        raise ConfigError(f"{name} holds a tokenizer that cannot speak. Name a model with a vocoder, or a codec.")
+    check_sound_file(output, tokenizer.sample_rate)
+    return _CodecSpeaker(tokenizer)

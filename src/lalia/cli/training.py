@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from lalia.cli.console import progress, show, tell
-from lalia.cli.options import Json
-from lalia.errors import ConfigError
+from lalia.cli.options import Json, Settings, overrides_of
 
 __all__ = ["recipes", "train"]
 
@@ -20,9 +19,7 @@ def train(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the run.")],
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the recipe, by dotted path.")
-    ] = None,
+    settings: Settings = None,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="The smallest form, over the data's own tokenizer and a ready vocoder.")
     ] = False,
@@ -35,12 +32,6 @@ def train(
     from lalia.recipes import find
     from lalia.train import train as run_training
 
-    overrides = {}
-    for item in settings or []:
-        key, sign, value = item.partition("=")
-        if not sign:
-            raise ConfigError(f"--set {item!r} has no '='. Write --set lms.ulm.backbone.num_layers=4.")
-        overrides[key.strip()] = value
     with progress("Preparing", "s") as report:
         run = run_training(
             find(recipe),
@@ -48,7 +39,7 @@ def train(
             output,
             stage=stage,
             tiny=tiny,
-            overrides=overrides,
+            overrides=overrides_of(settings, "lms.ulm.backbone.num_layers=4"),
             resume=resume,
             seed=seed,
             device=device,

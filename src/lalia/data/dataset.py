@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lalia.data.manifest import SPLITS, split_of
-from lalia.data.shards import Header, StreamInfo, TokenRow, damaged, read_header, shard_name
+from lalia.data.shards import Header, StreamInfo, TokenRow, column_of, damaged, read_header, shard_name
 from lalia.errors import DataError
 from lalia.streams import Continuous, Streams, StreamSpec, TokenSequence, pad_batch
 
@@ -212,7 +212,9 @@ class TokenDataset:
     def _decode(self, file: pq.ParquetFile, shard: int, number: int) -> tuple[dict[str, Any], int]:
         names = ["id", "seconds", "speaker", "text", "language"]
         for name in self.info:
-            names += [n for n in (name, f"{name}/durations", f"{name}/times") if n in file.schema_arrow.names]
+            names += [
+                n for n in (column_of(name), f"{name}/durations", f"{name}/times") if n in file.schema_arrow.names
+            ]
         try:
             table = file.read_row_group(number, columns=names, use_threads=False)
             table.validate()
@@ -236,7 +238,7 @@ def _lists(column: pa.ChunkedArray) -> _Column:
 
 
 def _sequence(group: Mapping[str, Any], name: str, spec: StreamSpec, i: int) -> TokenSequence:
-    x = group[name][i]
+    x = group[column_of(name)][i]
     if isinstance(spec.kind, Continuous):
         values = torch.from_numpy(x.astype(np.float32))[None]
         length = values.shape[1]

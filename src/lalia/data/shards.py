@@ -11,7 +11,8 @@ stream NAME
 ``NAME/times``     start of each token in seconds, where the stream has times
 =================  ======================================================================================
 
-The metadata key ``lalia`` holds JSON: the version of this format, and for each stream its ``StreamSpec``,
+A stream whose name is that of a column about the utterance (``text``) has ``NAME/values`` in place of ``NAME``. The
+metadata key ``lalia`` holds JSON: the version of this format, and for each stream its ``StreamSpec``,
 the configuration of its tokenizer, and the tokenizer's name and SHA-256.
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "StreamInfo",
     "TokenRow",
     "code_type",
+    "column_of",
     "damaged",
     "make_folder",
     "read_header",
@@ -102,13 +104,21 @@ def code_type(kind: Discrete) -> np.dtype[Any]:
     return np.dtype(np.uint16) if highest < 2**16 else np.dtype(np.uint32)
 
 
+_ABOUT = ("id", "speaker", "text", "language", "seconds")
+
+
+def column_of(stream: str) -> str:
+    """The column that holds the values of a stream."""
+    return f"{stream}/values" if stream in _ABOUT else stream
+
+
 def _columns(name: str, info: StreamInfo, timed: bool) -> list[tuple[str, pa.DataType]]:
     kind = info.spec.kind
     if isinstance(kind, Discrete):
         values = pa.list_(pa.from_numpy_dtype(code_type(kind)))
     else:
         values = pa.list_(pa.list_(pa.float16(), kind.dim))
-    columns = [(name, values), (f"{name}/length", pa.uint32())]
+    columns = [(column_of(name), values), (f"{name}/length", pa.uint32())]
     if info.spec.deduplicated:
         columns.append((f"{name}/durations", pa.list_(pa.uint32())))
     if timed:

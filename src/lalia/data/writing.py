@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lalia.data.shards import StreamInfo, TokenRow, code_type, make_folder, schema_of, shard_name
+from lalia.data.shards import StreamInfo, TokenRow, code_type, column_of, make_folder, schema_of, shard_name
 from lalia.errors import DataError, OutputError
 from lalia.files import atomic_write
 from lalia.streams import Continuous, StreamSpec, TokenSequence
@@ -38,7 +38,7 @@ def _fields(row: TokenRow, streams: Mapping[str, StreamInfo], timed: set[str]) -
         if len(tokens) != 1:
             raise DataError(f"{where} has {len(tokens)} rows. Write one utterance at a time.")
         tokens = tokens.row(0)
-        values[name] = _checked_values(tokens, info.spec, where)
+        values[column_of(name)] = _checked_values(tokens, info.spec, where)
         values[f"{name}/length"] = tokens.num_tokens
         if (tokens.durations is not None) != info.spec.deduplicated or (tokens.times is not None) != (name in timed):
             raise DataError(f"{where} has durations or times where the others have none. Tokenize all of them alike.")

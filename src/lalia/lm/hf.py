@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lalia.checkpoints import text_lms
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.lm.architectures import ARCHITECTURES
+from lalia.nn.masks import Mask
 from lalia.nn.packed import pack_linears
+from lalia.nn.transformer import KVState, Transformer
 from lalia.streaming import State
 
 __all__ = ["HF", "HFState", "take_rows"]
@@ -73,6 +76,8 @@ class HF(Configurable, nn.Module):
     """A causal LM of ``transformers``, fed with embeddings; its own tables go to the SpeechLM.
 
     A scale of the embeddings or of the logits goes into the tables; a bias or a soft cap of the logits is lost.
+    The families that lalia's own Transformer can be (``lalia.checkpoints.text_lms``) run on it: the same numbers,
+    faster, and with its masks.
     """
 
     @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class HF(Configurable, nn.Module):
             ``text`` keeps the model's rows and other streams of its table come after them.
         :param pretrained: start from the weights; otherwise from the architecture alone (cold start).
         :param architecture: the model's ``config.json`` as a mapping, for building it without a hub.
+        :param native: compute with lalia's own Transformer where it can be this model, else with transformers.
+        :param mask: which steps see which, where it computes; see ``lalia.nn.masks.Mask``.
         """
 
         name: str
@@ -91,6 +98,8 @@ class HF(Configurable, nn.Module):
         new_vocabulary: bool = False
         pretrained: bool = True
         architecture: Mapping[str, Any] | None = None
+        native: bool = True
+        mask: Mask = "causal"
 
         def tiny(self) -> "HF.Config":
             # Without its architecture at hand it is a Llama, as most are: a tiny model is made without downloads.
@@ -111,13 +120,32 @@ class HF(Configurable, nn.Module):
         """Rows of the text output [V, D]; None where they are those of the embedding."""
         if not config.new_vocabulary:
             self.text_embedding, self.text_head = _text_rows(model, embedding, head)
+        shape = text_lms.backbone_config(model.config.to_dict()) if config.native else None
+        if shape is not None:
+            self.model: Any = _native(model, replace(shape, mask=config.mask))
+            return
+        if config.mask != "causal":
+            raise ConfigError(
+                f"{config.name!r} does not run on lalia's Transformer, and so has no mask {config.mask!r}. "
+                "Choose a model of another family, or mask='causal'."
+            )
         self.model = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
         # The SpeechLM embeds; what is left here would be memory and dead parameters.
         self.model.set_input_embeddings(nn.Module())
         pack_linears(self.model)
 
-    def init_state(self, batch_size: int, capacity: int = 256) -> HFState:
-        """An empty cache; it grows with every step, whatever ``capacity``."""
+    @property
+    def context(self) -> int | None:
+        """The steps that the model is meant for; None where it does not say."""
+        config = self.model.config
+        return (
+            config.context if isinstance(self.model, Transformer) else getattr(config, "max_position_embeddings", None)
+        )
+
+    def init_state(self, batch_size: int, capacity: int = 256) -> KVState | HFState:
+        """A state before the first step. That of transformers grows with every step, whatever ``capacity``."""
+        if isinstance(self.model, Transformer):
+            return self.model.init_state(batch_size, capacity)
         device = next(self.model.parameters()).device
         return HFState(
             [],
@@ -126,8 +154,18 @@ class HF(Configurable, nn.Module):
             torch.zeros(batch_size, dtype=torch.long, device=device),
         )
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, state: HFState | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: KVState | HFState | None = None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
         """[B, S, D] to [B, S, D]; see ``Transformer.forward``."""
+        if isinstance(self.model, Transformer):
+            assert not isinstance(state, HFState)
+            return self.model(x, lengths, state, prefix=prefix)
+        assert not isinstance(state, KVState)
         if state is None:
             # Padding is on the right, so that causality alone keeps it from the steps that count.
             return self.model(inputs_embeds=x, use_cache=False).last_hidden_state
@@ -185,6 +223,20 @@ def _open(config: HF.Config) -> Any:
         raise WeightsError(
             f"{config.name!r} cannot be loaded ({reason}). Give a directory, or pretrained=False with architecture."
         ) from None
+
+
+@torch.no_grad()
+def _native(model: Any, shape: Transformer.Config) -> Transformer:
+    """The layers of a text LM of transformers as a Transformer, with its weights."""
+    found = text_lms.tensors(model.state_dict(), model.config.to_dict())
+    with torch.device("meta"):
+        network: Transformer = shape.build()
+    weights = {name.removeprefix("backbone."): t for name, t in found.items() if name.startswith("backbone.")}
+    # A text LM knows no sides of a pair: it begins with none.
+    like = model.get_input_embeddings().weight
+    weights |= {n: like.new_zeros(p.shape) for n, p in network.named_parameters() if n not in weights}
+    network.load_state_dict(weights, assign=True)
+    return network
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Shapes: B batch, K codebooks, T frames, S LM steps, D dim.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -61,6 +61,11 @@ class SpeechLM(Configurable, nn.Module):
         towers: tuple[str, ...] = ()
         upsample: int = 1
         sampler: Sampler = field(default_factory=Sampler)
+
+        def tiny(self) -> "SpeechLM.Config":
+            # A tiny text is bytes, of which there are several to a token.
+            small: SpeechLM.Config = super().tiny()
+            return replace(small, upsample=min(self.upsample, 8))
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         """Build every part.

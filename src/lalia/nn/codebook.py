@@ -32,6 +32,12 @@ class Usage:
     fresh: Tensor
     known: Tensor
 
+    @classmethod
+    def nothing(cls, book: "Codebook") -> "Usage":
+        """That of no vectors at all."""
+        counts, vectors = torch.zeros_like(book.counts), torch.zeros_like(book.vectors)
+        return cls(counts, vectors, vectors, counts)
+
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
@@ -78,10 +84,12 @@ class Codebook(nn.Module):
     def assign(self, x: Tensor) -> Tensor:
         """The nearest code [...] of each vector [..., D]."""
         flat = self._scaled(x.detach().reshape(-1, self.dim).float())
-        table = self.vectors.float()
-        # |x - v|^2 without the |x|^2 that all codes share; in pieces, so that memory does not grow with the input.
-        sizes, table = table.square().sum(1), -2 * table.T
-        nearest = [torch.addmm(sizes, part, table).argmin(dim=1) for part in flat.split(_ROWS)]
+        # In single precision also under autocast, which would take one code for another.
+        with torch.autocast(flat.device.type, enabled=False):
+            table = self.vectors.float()
+            # |x - v|^2 without the |x|^2 that all codes share; in pieces, so that memory does not grow with the input.
+            sizes, table = table.square().sum(1), -2 * table.T
+            nearest = [torch.addmm(sizes, part, table).argmin(dim=1) for part in flat.split(_ROWS)]
         return torch.cat(nearest).view(x.shape[:-1])
 
     def lookup(self, codes: Tensor) -> Tensor:

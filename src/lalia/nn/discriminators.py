@@ -7,6 +7,7 @@ outputs of its layers, the last of which are its scores.
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -14,9 +15,9 @@ from torch.nn.utils import parametrizations
 from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.nn.conv import weight_norm
-from lalia.nn.spectral import hann, magnitude
+from lalia.nn.spectral import hann, magnitude, stft
 
-__all__ = ["Bank", "MultiPeriod", "MultiResolution", "MultiScale"]
+__all__ = ["Bank", "MultiPeriod", "MultiResolution", "MultiScale", "MultiSpectrum"]
 
 _SLOPE = 0.1
 
@@ -172,3 +173,46 @@ class MultiResolution(Bank):
     def view(self, samples: Tensor, index: int) -> Tensor:
         n_fft = self.config.sizes[index]
         return magnitude(samples, n_fft, n_fft // 4, getattr(self, f"window_{n_fft}"))[:, None]
+
+
+class MultiSpectrum(Bank):
+    """Complex spectra of several window lengths (EnCodec, arXiv:2210.13438 §3.4 and figure 2).
+
+    :param sizes: window lengths in samples, multiples of 4; the hop is a quarter.
+    :param channels: of every convolution.
+    :param dilations: over time, of the convolutions that halve the frequency axis.
+    """
+
+    @dataclass(frozen=True)
+    class Config(Configurable.Config):
+        _: KW_ONLY
+        sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+        channels: int = 32
+        dilations: tuple[int, ...] = (1, 2, 4)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.networks = nn.ModuleList(self._network() for _ in config.sizes)
+        for n_fft in config.sizes:
+            self.register_buffer(f"window_{n_fft}", hann(n_fft), persistent=False)
+
+    def _network(self) -> _Stack:
+        channels = self.config.channels
+        return _Stack(
+            [
+                weight_norm(nn.Conv2d(2, channels, (9, 3), padding=(4, 1))),
+                *(
+                    weight_norm(nn.Conv2d(channels, channels, (9, 3), (2, 1), (4, d), (1, d)))
+                    for d in self.config.dilations
+                ),
+                weight_norm(nn.Conv2d(channels, channels, (3, 3), padding=(1, 1))),
+                weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1))),
+            ]
+        )
+
+    def view(self, samples: Tensor, index: int) -> Tensor:
+        n_fft = self.config.sizes[index]
+        window = getattr(self, f"window_{n_fft}")
+        spectrum = stft(samples, n_fft, n_fft // 4, window) / window.square().sum().sqrt()
+        return torch.view_as_real(spectrum).movedim(-1, 1)

@@ -22,9 +22,9 @@ def audiolm() -> Recipe:
             heads={streams[-1]: Linear.Config()},
         )
 
-    def stage(name: str, max_length: int) -> TrainStage:
+    def stage(name: str, seconds: float) -> TrainStage:
         trainer = Trainer.Config(1_000_000, learning_rate=3e-4, warmup_steps=2000, precision="bf16")
-        task = PredictTokens(name, max_tokens=32768, max_length=max_length)
+        task = PredictTokens(name, max_tokens=32768, seconds=seconds)
         return TrainStage(name=name, task=task, train=(f"lms.{name}.*",), trainer=trainer)
 
     return Recipe(
@@ -38,7 +38,7 @@ def audiolm() -> Recipe:
         },
         lms={"semantic": lm("semantic"), "coarse": lm("semantic", "coarse"), "fine": lm("coarse", "fine")},
         vocoder=CodecDecoder.Config("codes", codec),
-        stages=(stage("semantic", 750), stage("coarse", 2500), stage("fine", 1800)),
+        stages=(stage("semantic", 30.0), stage("coarse", 10.0), stage("fine", 3.0)),
         notes={
             "unverified": "the shape of the language models, 0.3 B each, and the numbers of the stages",
             "weights": "none were published: neither w2v-BERT XL nor this SoundStream",

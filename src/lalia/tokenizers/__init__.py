@@ -1,6 +1,8 @@
 """Tokenizers: audio and text to discrete tokens and features."""
 
-from lalia.nn.quantize import GroupedResidualVQ, ResidualVQ, SplitResidualVQ
+from lalia.nn.fsq import FSQ
+from lalia.nn.quantize import ResidualVQ
+from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 from lalia.nn.seanet import SEANet
 from lalia.tokenizers.base import SpeechTokenizer, identity_of
 from lalia.tokenizers.codec import Codec
@@ -8,6 +10,7 @@ from lalia.tokenizers.durations import Durations
 from lalia.tokenizers.features import Features, Mel
 from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.mimi import Mimi
 from lalia.tokenizers.pitch_vq import PitchVQ
 from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
@@ -15,12 +18,14 @@ from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.text import Text
 
 __all__ = [
+    "FSQ",
     "Codec",
     "Durations",
     "Energy",
     "Features",
     "GroupedResidualVQ",
     "Mel",
+    "Mimi",
     "Pitch",
     "PitchVQ",
     "ResidualVQ",

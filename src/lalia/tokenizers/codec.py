@@ -13,7 +13,8 @@ from lalia.errors import ConfigError
 from lalia.nn.conv import fuse_weight_norm
 from lalia.nn.fsq import FSQ
 from lalia.nn.pieces import run_rows
-from lalia.nn.quantize import GroupedResidualVQ, Quantized, Quantizer, ResidualVQ, SplitResidualVQ
+from lalia.nn.quantize import Quantized, Quantizer, ResidualVQ
+from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 from lalia.nn.seanet import SEANet, SEANetDecoder, SEANetEncoder, StackState
 from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch

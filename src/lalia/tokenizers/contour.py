@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,6 +16,7 @@ from lalia.streaming import State
 from lalia.streams import Continuous, Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
 from lalia.tokenizers.held import Held
+from lalia.tokenizers.runs import pool_by_runs
 
 __all__ = ["Contour", "ContourState", "quantiles"]
 
@@ -99,6 +100,14 @@ class Contour(Configurable, nn.Module, ABC):
     @abstractmethod
     def measure(self, audio: Audio, state: State | None, *, final: bool) -> list[Tensor]:
         """For each row the new frames [t, 2]: the value, and 1 where there is one (0 elsewhere)."""
+
+    def pooled(self, tokens: TokenSequence, units: TokenSequence) -> TokenSequence:
+        """One value for each run of units: the mean over its frames, in the same bins where there are some."""
+        if not tokens.discrete:
+            return pool_by_runs(tokens, units)
+        mean = pool_by_runs(replace(tokens, values=self.centres[tokens.values[:, 0]][..., None]), units)
+        codes = torch.bucketize(mean.values[..., 0].contiguous(), self.edges)
+        return TokenSequence(codes[:, None], mean.lengths)
 
     # -- what was learned ---------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from lalia.config import Configuration
 from lalia.errors import LaliaError, OutputError, RecipeError
 from lalia.folders import output_folder
 from lalia.model import Model
@@ -20,7 +21,7 @@ from lalia.training import Trainer, TrainStage, checkpoint
 from lalia.training.distributed import broadcast, is_main, process_group
 from lalia.vocoders import GriffinLim
 
-__all__ = ["train"]
+__all__ = ["claim", "device_of", "train"]
 
 _FIT_SECONDS = 1800.0
 """Of recordings that Griffin-Lim's spectra are taken from."""
@@ -59,7 +60,7 @@ def train(
     :raises OutputError: the folder holds something else, or another process is training in it.
     """
     run = Path(run)
-    with process_group(_device(device)) as world:
+    with process_group(device_of(device)) as world:
         say = tell if tell is not None and is_main() else _silent
         if stage is not None:
             _check_stage(recipe, stage)
@@ -72,12 +73,12 @@ def train(
         notes += [
             f"Stream {name!r}: its tokenizer is not kept beside the shards; the model cannot listen"
             for name, stream in plan.recipe.streams.items()
-            if stream.sample_rate is not None and name not in material.learned and name in material.info
+            if name in material.info and name not in material.learned and _learns(stream.tokenizer)
         ]
         stages = tuple(s for s in plan.recipe.stages if stage in (None, s.name))
         torch.manual_seed(stages[0].trainer.seed if stages else 0)
         model = Model(plan.recipe, learned=material.learned, identities=material.identities)
-        with _claim(run) if is_main() else nullcontext():
+        with claim(run, "stages/*") if is_main() else nullcontext():
             if is_main():
                 remember(plan, material, run, tuple(s.name for s in stages), resume=resume)
                 for note in notes:
@@ -97,7 +98,16 @@ def _silent(text: str) -> None:
     pass
 
 
-def _device(device: str | None) -> torch.device | None:
+def _learns(tokenizer: Configuration) -> bool:
+    """Whether a tokenizer is more than its configuration and weights of others."""
+    return hasattr(getattr(tokenizer, "owner", None), "weights")
+
+
+def device_of(device: str | None) -> torch.device | None:
+    """A device by name; None where none is named.
+
+    :raises LaliaError: this machine does not have it.
+    """
     if device is None:
         return None
     try:
@@ -118,11 +128,15 @@ def _check_stage(recipe: Recipe, stage: str) -> None:
 
 
 @contextmanager
-def _claim(run: Path) -> Iterator[None]:
-    """The folder of the run, for this process alone; it goes again when the run fails before its first checkpoint."""
+def claim(run: Path, checkpoints: str) -> Iterator[None]:
+    """The folder of the run, for this process alone; it goes again when the run fails before its first checkpoint.
+
+    :param checkpoints: where in it they lie, as a pattern.
+    :raises OutputError: another process has it, or it cannot be made.
+    """
 
     def trained() -> bool:
-        return any(checkpoint.steps(folder) for folder in run.glob("stages/*"))
+        return any(checkpoint.steps(folder) for folder in run.glob(checkpoints))
 
     with output_folder(run, keep=trained):
         lock = FileLock(run / ".lock")

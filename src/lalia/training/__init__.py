@@ -1,5 +1,6 @@
 """Training: stages, objectives, the loop and checkpoints."""
 
+from lalia.training.codec_task import TrainCodec
 from lalia.training.interleave import Interleave
 from lalia.training.loop import Progress, Trainer
 from lalia.training.protocols import Batches, Objective
@@ -12,6 +13,7 @@ __all__ = [
     "PredictTokens",
     "Progress",
     "Task",
+    "TrainCodec",
     "TrainPart",
     "TrainStage",
     "TrainVocoder",

@@ -27,7 +27,7 @@ from lalia.training.distributed import is_main, rank, sum_floats, world_size
 from lalia.training.gradients import backward, mean_losses, total_counts
 from lalia.training.learner import Learner
 from lalia.training.metrics import Reporter, Window, measure
-from lalia.training.protocols import Batches, Objective
+from lalia.training.protocols import Batches, Follows, Objective
 from lalia.training.runtime import Interrupts, MemoryGuard, evaluating, seed_everything, to_device, train_mode
 from lalia.training.schedule import Schedule, learning_rate_scale
 
@@ -277,6 +277,8 @@ class Trainer(Configurable):
             if not finite:
                 break
             player.update(scale)
+        if isinstance(self.objective, Follows):
+            self.objective.finish_step(updated=finite)
 
         if finite:
             self.progress.skipped_in_a_row = 0

@@ -1,11 +1,11 @@
 """The two things that the training loop knows: what is minimised, and on what."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-__all__ = ["Batches", "Objective"]
+__all__ = ["Batches", "Follows", "Objective"]
 
 
 class Objective(Protocol):
@@ -21,7 +21,7 @@ class Objective(Protocol):
     name in ``weights``, ``counts`` and ``losses``, and belongs to one player. A term of weight 0 is measured
     and not trained on. A term may be absent from some batches; one whose count is 0 everywhere is left out of
     the step. Both are also called in evaluation mode, without gradients. Statistics that are not gradients
-    (running codebooks) are the objective's own to sum over ranks, with ``sum_over_ranks``.
+    (running codebooks) are the objective's own to sum over ranks, with ``sum_over_ranks``; see ``Follows``.
     """
 
     step: int
@@ -49,6 +49,18 @@ class Objective(Protocol):
         """The un-normalised sum of each of the player's terms over the batch, as scalars.
 
         The tensors of ``batch`` are on the device of the player's parameters.
+        """
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """An objective with something that follows the batches without gradients, such as running codebooks."""
+
+    def finish_step(self, *, updated: bool) -> None:
+        """Called on every rank after all players have played, also where a rank had no batch.
+
+        :param updated: False where the step was skipped because something was not finite.
         """
         ...
 

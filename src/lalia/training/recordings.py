@@ -53,8 +53,10 @@ class Sounds:
     Threads may share one.
     """
 
-    def __init__(self, recorded: Recorded, sample_rate: int, *, cache_bytes: int = _CACHE_BYTES) -> None:
-        self.recorded, self.sample_rate, self.cache_bytes = recorded, sample_rate, cache_bytes
+    def __init__(
+        self, utterances: Sequence[Utterance | None], sample_rate: int, *, cache_bytes: int = _CACHE_BYTES
+    ) -> None:
+        self.utterances, self.sample_rate, self.cache_bytes = utterances, sample_rate, cache_bytes
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, Tensor] = OrderedDict()
         self._cached = 0
@@ -69,7 +71,7 @@ class Sounds:
             if held is not None:
                 self._cache.move_to_end(row)
         if held is None:
-            utterance = self.recorded.utterances[row]
+            utterance = self.utterances[row]
             assert utterance is not None
             audio = utterance.load(sample_rate=self.sample_rate).mono()
             # Sixteen bits: what the files have, and half the memory.

@@ -85,6 +85,7 @@ class PredictTokens(Task):
     :param max_tokens: of a global batch, padding included.
     :param micro_tokens: of what is computed at once.
     :param max_length: of an utterance.
+    :param seconds: of a longer utterance, a stretch of this length, drawn anew each time.
     :param interleave: how utterances of speech and text become spans of both.
     """
 
@@ -94,6 +95,7 @@ class PredictTokens(Task):
     max_tokens: int = 16384
     micro_tokens: int | None = None
     max_length: int | None = 3072
+    seconds: float | None = None
     interleave: Interleave | None = None
 
     def tiny(self) -> "PredictTokens":
@@ -119,6 +121,7 @@ class PredictTokens(Task):
                 max_tokens=self.max_tokens,
                 max_length=self.max_length,
                 micro_tokens=self.micro_tokens,
+                crop_seconds=self.seconds,
                 interleave=self.interleave,
             )
 

@@ -11,6 +11,7 @@ from lalia.data import Batch, BatchPlan, BatchSampler, MixtureDataset, Row, Toke
 from lalia.layouts import ABSENT, Grid
 from lalia.lm import Graph, SpeechLM
 from lalia.streams import Discrete, Streams
+from lalia.training.crops import cut_time
 from lalia.training.distributed import rank, world_size
 from lalia.training.interleave import Interleave
 
@@ -26,6 +27,7 @@ class TokenBatches:
     :param max_tokens: of a global batch, padding included.
     :param micro_tokens: of a micro-batch; the whole batch when not given.
     :param max_length: of an utterance; what is longer is cropped at random (single streams) or left out.
+    :param crop_seconds: of a longer utterance, a stretch of this length, drawn anew each time.
     :param interleave: how utterances of speech and text become spans of both.
     """
 
@@ -39,9 +41,10 @@ class TokenBatches:
         max_length: int | None = None,
         micro_tokens: int | None = None,
         seed: int = 0,
+        crop_seconds: float | None = None,
         interleave: Interleave | None = None,
     ) -> None:
-        self.interleave = interleave
+        self.interleave, self.crop_seconds = interleave, crop_seconds
         self.graph = lm if isinstance(lm, Graph) else Graph({name or "lm": lm})
         self.name = name or next(reversed(self.graph.lms))
         self.dataset, self.lm, self.micro = dataset, self.graph.lms[self.name], micro_tokens or max_tokens
@@ -51,8 +54,12 @@ class TokenBatches:
         self._beside = tuple(s for s in self.lm.heads if s not in self.lm.layout.streams)
         lengths = sum(dataset.lengths(s) * self._factor[s] for s in self.streams)
         assert isinstance(lengths, torch.Tensor)
+        if crop_seconds is not None:
+            share = (crop_seconds / dataset.seconds).clamp(max=1.0)
+            lengths = (lengths * share).ceil().long()
+        self._specs = specs
         self.lengths, self.seconds = lengths, dataset.seconds
-        self._crops = len(self.streams) == 1 and self._factor[self.streams[0]] == 1
+        self._crops = crop_seconds is None and len(self.streams) == 1 and self._factor[self.streams[0]] == 1
         plan = BatchPlan(
             lengths,
             max_tokens,
@@ -99,6 +106,9 @@ class TokenBatches:
             streams: Streams = {s: item.streams[s] for s in self.streams}
             if self._crops and row.stop - row.start < whole:
                 streams = {s: t.cut(row.start, row.stop) for s, t in streams.items()}
+            if self.crop_seconds is not None and item.seconds > self.crop_seconds:
+                start = draw.uniform(0.0, item.seconds - self.crop_seconds)
+                streams = {s: cut_time(t, self._specs[s], start, self.crop_seconds) for s, t in streams.items()}
             if self.interleave is not None:
                 streams = self.interleave(streams, self.lm.specs, draw)
             item = replace(item, streams=streams)

@@ -53,7 +53,7 @@ class UtteranceBatches:
             raise DataError(f"Stream {stream!r} has no clock, so its sound cannot be found. Name another stream.")
         self.recorded, self.stream, self.sample_rate = recorded, stream, sample_rate
         self.rate = spec.frame_rate
-        self.sounds = Sounds(recorded, sample_rate)
+        self.sounds = Sounds(recorded.utterances, sample_rate)
         self._voice = [voice_of(s, voices, num_voices) for s in recorded.speakers]
         lengths = recorded.tokens.lengths(stream).numpy().copy()
         usable = [u is not None and v is not None for u, v in zip(recorded.utterances, self._voice, strict=True)]

@@ -1,0 +1,140 @@
+"""Training of a codec on recordings alone: no tokens, no transcripts."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from lalia.config import Configuration, from_dict, to_dict
+from lalia.data import discover
+from lalia.errors import CheckpointError, LaliaError, OutputError
+from lalia.files import atomic_write
+from lalia.model import load_tokenizer, save_tokenizer
+from lalia.nn.quantize import ResidualVQ
+from lalia.nn.seanet import SEANet
+from lalia.store import DESCRIPTION
+from lalia.tokenizers import Codec
+from lalia.train.run import claim, device_of
+from lalia.training import TrainCodec, Trainer, checkpoint
+from lalia.training.distributed import is_main, process_group
+
+__all__ = ["CodecRun", "train_codec"]
+
+_PLAN, _TRAINING = "plan.json", "training"
+
+
+def _small() -> Codec.Config:
+    """16 kHz, 50 frames a second, 8 codebooks of 1024."""
+    network = SEANet((2, 4, 5, 8), 32, 128, normalize=True)
+    return Codec.Config(16000, network, ResidualVQ.Config(1024, 8, dropout=0.5))
+
+
+def _trainer() -> Trainer.Config:
+    return Trainer.Config(
+        100_000,
+        learning_rate=3e-4,
+        betas=(0.8, 0.99),
+        weight_decay=0.0,
+        schedule="cosine",
+        warmup_steps=500,
+        eval_every=1000,
+        save_every=1000,
+        best_metric="mel",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecRun(Configuration):
+    """Everything that a run of training a codec depends on but its data.
+
+    :param codec: what is trained; by default a small one for speech.
+    :param task: by which losses, on which batches.
+    :param trainer: for how long, how fast.
+    """
+
+    codec: Codec.Config = field(default_factory=_small)
+    task: TrainCodec = field(default_factory=TrainCodec)
+    trainer: Trainer.Config = field(default_factory=_trainer)
+
+
+def train_codec(
+    config: CodecRun | Codec.Config,
+    data: Sequence[str | Path],
+    run: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
+    """Train a codec on recordings; under torchrun, by every process.
+
+    The run gets ``plan.json``, ``training/`` (checkpoints and metrics) and in the end the codec itself, which every
+    command takes as ``--tokenizer``. It is the best on held-out speakers, where there are any, with normalised weights
+    folded.
+
+    :param config: the run, or only the codec.
+    :param data: folders, recordings, manifests or cut sets.
+    :param resume: go on where the run stopped.
+    :param tell: called with what is worth knowing.
+    :raises DataError: there are no recordings, or none is long enough.
+    :raises OutputError: the folder holds something else, or another process is training in it.
+    :raises CheckpointError: the run was started with other settings.
+    """
+    plan = config if isinstance(config, CodecRun) else CodecRun(codec=config)
+    folder = Path(run)
+    manifest = discover([Path(p) for p in data])
+    with process_group(device_of(device)) as world, claim(folder, _TRAINING) if is_main() else nullcontext():
+        if is_main():
+            _remember(plan, folder, resume=resume)
+        parts = manifest.split()
+        train, dev = parts["train"], parts["dev"]
+        if not len(train):
+            # So few speakers that all fell to the other parts: learning from them beats not learning.
+            train, dev = manifest, manifest[:0]
+        codec: Codec = plan.codec.build().to(world.device)
+        torch.manual_seed(plan.trainer.seed)
+        prepared = plan.task.prepare(codec, train, dev, plan.trainer.seed)
+        trainer: Trainer = plan.trainer.build(
+            prepared.objective,
+            prepared.batches,
+            folder / _TRAINING,
+            validation=prepared.validation,
+            save_model=lambda path: save_tokenizer(codec.plain(), path),
+        )
+        trainer.fit(resume=resume)
+        if is_main():
+            best = folder / _TRAINING / "best"
+            save_tokenizer(load_tokenizer(best if (best / DESCRIPTION).exists() else best.with_name("last")), folder)
+            skipped = getattr(prepared.batches, "skipped", {})
+            for name, reason in skipped.items():
+                (tell or _silent)(f"skipped {name}: {reason}")
+    return folder
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _remember(plan: CodecRun, folder: Path, *, resume: bool) -> None:
+    """Write the plan into the run, or see that it is the one there."""
+    path = folder / _PLAN
+    if path.is_file():
+        if checkpoint.steps(folder / _TRAINING) and not resume:
+            raise OutputError(f"{folder} holds a run already. Go on with --resume, or name another folder.")
+        try:
+            before = from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, LaliaError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise CheckpointError(f"{path} cannot be read ({reason}). Name another folder for the run.") from None
+        if not isinstance(before, CodecRun) or replace(before, trainer=plan.trainer) != plan:
+            raise CheckpointError(
+                f"{folder} was started with another codec or task. Give the same settings, or name another folder."
+            )
+    elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        what = "holds a tokenizer or a model" if (folder / DESCRIPTION).exists() else "is not empty"
+        raise OutputError(f"{folder} {what} already. Name a new folder for the run.")
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(to_dict(plan), indent=2) + "\n", encoding="utf-8")
