@@ -55,8 +55,8 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     refused("stage 'pretrain' trains LM None, but there is none", lms={})
     two = {"a": lm, "b": lm}
     refused("stage 'pretrain' trains LM None, but there is a, b", lms=two)
-    refused("stage 'vocoder' trains a vocoder of units, but there is none", vocoder=None)
-    refused("stage 'vocoder' trains a vocoder of units, but it is Chain", vocoder=find("gslm").vocoder)
+    refused("stage 'vocoder' trains a vocoder of units or mel, but there is none", vocoder=None)
+    refused("stage 'vocoder' trains a vocoder of units or mel, but it is WaveGlow", vocoder=find("gslm").vocoder)
     few = replace(MINI.vocoder, num_speakers=2)  # type: ignore[type-var, call-arg]
     refused("stage 'vocoder' names 8 voices, but the vocoder has 2. Raise num_speakers", vocoder=few)
 

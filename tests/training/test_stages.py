@@ -188,7 +188,7 @@ def test_tasks_name_what_they_cannot_train() -> None:
     for task, match in (
         (PredictTokens("other"), "here trains LM 'other', but there is ulm"),
         (TrainPart("units"), "but the vocoder makes mel, audio. Name one of these"),
-        (TrainVocoder(), "here trains a vocoder of units, but it is Chain"),
+        (TrainVocoder(), "here trains a vocoder of units or mel, but it is WaveGlow"),
     ):
         with pytest.raises(RecipeError, match=match):
             check(task)

@@ -9,14 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from lalia.audio import Audio
 from lalia.data.batching import random_order, random_uniform
 from lalia.errors import DataError
-from lalia.streams import Streams, TokenSequence
+from lalia.streams import Streams, TokenSequence, pad_batch
+from lalia.training.analysis import Analysis
 from lalia.training.recordings import Recorded, Sounds, voice_of
+from lalia.vocoders.conditions import condition_of
 
 __all__ = ["RandomSegments", "Segment", "SegmentBatches"]
+
+_EPSILON = 1e-6
+"""Of a frame: 22050 / 256 Hz is not exact."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +111,12 @@ class SegmentBatches(RandomSegments):
     """Random segments with the codes that belong to them.
 
     Each micro-batch is ``{"streams": Streams, "audio": Audio, "speaker": Tensor [B], "seconds": float}``, with
-    one code per frame.
+    one code or vector of features per frame, and the same number of steps of every condition.
 
     :param recorded: token shards and their sound.
     :param stream: the stream of codes; its durations say which samples a code covers.
+    :param conditions: further streams of the shards, which are cut by time (see ``condition_of``).
+    :param analysis: what computes the stream of the sound, where the shards need not have it.
     :param sample_rate: of the sound, in Hz; a multiple of the frame rate.
     :param voices: names of speakers, and ``num_voices`` of the vocoder: see ``voice_of``. Who has no voice is
         left out.
@@ -122,6 +131,8 @@ class SegmentBatches(RandomSegments):
         sample_rate: int,
         frames: int,
         batch_size: int,
+        conditions: Sequence[str] = (),
+        analysis: Analysis | None = None,
         micro_batch_size: int | None = None,
         voices: Sequence[str] = (),
         num_voices: int = 1,
@@ -129,17 +140,23 @@ class SegmentBatches(RandomSegments):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        spec = recorded.tokens.specs[stream]
-        if spec.frame_rate is None or sample_rate % spec.frame_rate:
+        rate = recorded.tokens.specs[stream].frame_rate if analysis is None else analysis.frame_rate
+        if rate is None or abs(sample_rate / rate - round(sample_rate / rate)) > _EPSILON:
             raise DataError(
-                f"Stream {stream!r} at {spec.frame_rate} Hz does not divide sound at {sample_rate} Hz. "
-                "Choose another sample rate."
+                f"Stream {stream!r} at {rate} Hz does not divide sound at {sample_rate} Hz. Choose another sample rate."
             )
         self.recorded, self.stream, self.sample_rate = recorded, stream, sample_rate
-        self.hop = int(sample_rate / spec.frame_rate)
+        for name in conditions:
+            if name not in recorded.tokens.specs:
+                raise DataError(
+                    f"The vocoder hears {name!r}, and the shards have {', '.join(recorded.tokens.specs)}. "
+                    "Tokenize the corpus with all of its streams."
+                )
+        self.conditions, self.analysis, self.frame_rate = tuple(conditions), analysis, rate
+        self.hop = round(sample_rate / rate)
         self.sounds = Sounds(recorded.utterances, sample_rate)
         self._voice = [voice_of(s, voices, num_voices) for s in recorded.speakers]
-        lengths = np.floor(np.asarray(recorded.tokens.seconds) * spec.frame_rate).astype(int).tolist()
+        lengths = np.floor(np.asarray(recorded.tokens.seconds) * rate).astype(int).tolist()
         rows = [
             i
             for i, u in enumerate(recorded.utterances)
@@ -164,22 +181,37 @@ class SegmentBatches(RandomSegments):
 
     def load(self, segments: Sequence[Segment]) -> dict[str, Any]:
         """The segments as one batch."""
-        codes, samples = [], []
-        for s in segments:
-            row = self.recorded.tokens[s.row].streams[self.stream].expand()
-            codes.append(row.values[:, :, s.start : s.start + self.frames])
-            piece = self.sounds.get(s.row, s.start * self.hop, (s.start + self.frames) * self.hop)
-            samples.append(torch.nn.functional.pad(piece, (0, self.frames * self.hop - len(piece))))
-        short = next((s for s, c in zip(segments, codes, strict=True) if c.shape[2] < self.frames), None)
-        if short is not None:
-            raise DataError(
-                f"Utterance {self.recorded.tokens[short.row].id!r} has fewer codes than its length says. "
-                "Tokenize the corpus again."
-            )
-        streams: Streams = {self.stream: TokenSequence(torch.cat(codes), torch.full((len(codes),), self.frames))}
+        parts = [self._streams(s) for s in segments]
+        streams: Streams = {name: pad_batch([part[name] for part in parts]) for name in parts[0]}
+        samples = [self._sound(s.row, s.start, s.start + self.frames) for s in segments]
         return {
             "streams": streams,
             "audio": Audio(torch.stack(samples)[:, None], self.sample_rate),
             "speaker": torch.tensor([self._voice[s.row] for s in segments], dtype=torch.long),
             "seconds": len(segments) * self.frames * self.hop / self.sample_rate,
         }
+
+    def _sound(self, row: int, start: int, stop: int) -> Tensor:
+        """The samples of frames ``start`` to ``stop``; silence where the recording ends before."""
+        piece = self.sounds.get(row, start * self.hop, stop * self.hop)
+        return F.pad(piece, (0, (stop - start) * self.hop - len(piece)))
+
+    def _streams(self, segment: Segment) -> Streams:
+        """What the vocoder reads of a segment, of batch size 1."""
+        start, stop = segment.start, segment.start + self.frames
+        if self.analysis is not None:
+            first = max(start - self.analysis.reach, 0)
+            piece = self.sounds.get(segment.row, first * self.hop, (stop + self.analysis.reach) * self.hop)
+            # Silence only up to a whole frame: at its end a recording is analysed as it is when it is whole.
+            wanted = max(-(-len(piece) // self.hop), stop - first) * self.hop
+            values = self.analysis.frames(F.pad(piece, (0, wanted - len(piece))))[start - first : stop - first]
+            return {self.stream: TokenSequence(values[None], torch.tensor([self.frames]))}
+        tokens = self.recorded.tokens[segment.row]
+        units, specs = tokens.streams[self.stream], self.recorded.tokens.specs
+        made = {self.stream: units.expand()}
+        for name in self.conditions:
+            made[name] = condition_of(name, tokens.streams[name], specs[name], units, self.frame_rate)
+        made = {name: row.cut(start, stop) for name, row in made.items()}
+        if made[self.stream].num_tokens < self.frames:
+            raise DataError(f"Utterance {tokens.id!r} has fewer codes than its length says. Tokenize the corpus again.")
+        return made

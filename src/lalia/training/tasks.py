@@ -11,6 +11,8 @@ from torch import nn
 from lalia.config import Configuration
 from lalia.errors import DataError, RecipeError
 from lalia.lm import Graph, SpeechLM
+from lalia.tokenizers import Mel
+from lalia.training.analysis import Analysis, analysis_of
 from lalia.training.distributed import rank, world_size
 from lalia.training.interleave import Interleave
 from lalia.training.objectives.gan import VocoderGAN
@@ -21,7 +23,7 @@ from lalia.training.recordings import Recorded
 from lalia.training.segments import SegmentBatches
 from lalia.training.token_batches import TokenBatches, held_out
 from lalia.training.utterances import UtteranceBatches
-from lalia.vocoders import Chain, LearnsAlone, UnitVocoder, Vocoder
+from lalia.vocoders import Chain, LearnsAlone, MelVocoder, UnitVocoder, Vocoder
 
 __all__ = ["Parts", "PredictTokens", "Prepared", "StageData", "Task", "TrainPart", "TrainVocoder"]
 
@@ -129,8 +131,10 @@ class PredictTokens(Task):
 
 @dataclass(frozen=True)
 class TrainVocoder(Task):
-    """Adversarial training of a unit vocoder on segments of recordings.
+    """Adversarial training of a vocoder of units or mel spectra on segments of recordings; of a chain, its last part.
 
+    :param mel: the spectrum that a vocoder of mel spectra reads, which is computed of each segment. When not given, it
+        is that of the shards or of the chain's stage; other features are read from the shards.
     :param seconds: length of a segment.
     :param batch_size: segments per global batch.
     :param voices: speakers by name, in the order of the vocoder's voices; empty for one voice.
@@ -138,6 +142,7 @@ class TrainVocoder(Task):
 
     gan: VocoderGAN.Config = field(default_factory=VocoderGAN.Config)
     _: KW_ONLY
+    mel: Mel.Config | None = None
     seconds: float = 1.0
     batch_size: int = 16
     micro_batch_size: int | None = None
@@ -153,18 +158,20 @@ class TrainVocoder(Task):
         )
 
     def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
-        if not isinstance(vocoder, UnitVocoder.Config):
-            kind = "there is none" if vocoder is None else f"it is {vocoder.owner.__name__}"
-            raise RecipeError(f"{where} trains a vocoder of units, but {kind}. Give the recipe a UnitVocos.")
-        if len(self.voices) > max(vocoder.num_speakers, 1):
+        last = vocoder.vocoder if isinstance(vocoder, Chain.Config) else vocoder
+        if not isinstance(last, UnitVocoder.Config | MelVocoder.Config):
+            kind = "there is none" if last is None else f"it is {last.owner.__name__}"
+            raise RecipeError(f"{where} trains a vocoder of units or mel, but {kind}. Give the recipe a UnitVocos.")
+        num_voices = max(last.num_speakers, 1) if isinstance(last, UnitVocoder.Config) else 1
+        if len(self.voices) > num_voices:
             raise RecipeError(
-                f"{where} names {len(self.voices)} voices, but the vocoder has {max(vocoder.num_speakers, 1)}. "
-                "Raise num_speakers."
+                f"{where} names {len(self.voices)} voices, but the vocoder has {num_voices}. Raise num_speakers."
             )
 
     def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
-        vocoder = parts.vocoder
-        assert isinstance(vocoder, UnitVocoder)
+        whole = parts.vocoder
+        vocoder = whole.vocoder if isinstance(whole, Chain) else whole
+        assert isinstance(vocoder, UnitVocoder | MelVocoder)
 
         def batches(recorded: Recorded, seed: int) -> SegmentBatches:
             return _segments(
@@ -176,6 +183,8 @@ class TrainVocoder(Task):
                 self.micro_batch_size,
                 self.voices,
                 seed,
+                conditions=vocoder.conditions.names if isinstance(vocoder, UnitVocoder) else (),
+                analysis=analysis_of(vocoder, whole, recorded, self.mel) if isinstance(vocoder, MelVocoder) else None,
             )
 
         validation = _if_any(data.dev, lambda dev: _first(batches(dev, 0)))
@@ -275,14 +284,19 @@ def _segments(
     micro_batch_size: int | None,
     voices: tuple[str, ...],
     seed: int,
+    *,
+    conditions: tuple[str, ...] = (),
+    analysis: Analysis | None = None,
 ) -> SegmentBatches:
-    rate = recorded.tokens.specs[stream].frame_rate or 0.0
+    rate = (recorded.tokens.specs[stream].frame_rate or 0.0) if analysis is None else analysis.frame_rate
     return SegmentBatches(
         recorded,
         stream,
         sample_rate=vocoder.sample_rate,
         frames=max(round(seconds * rate), 1),
         batch_size=batch_size,
+        conditions=conditions,
+        analysis=analysis,
         micro_batch_size=micro_batch_size,
         voices=voices,
         num_voices=vocoder.num_speakers,

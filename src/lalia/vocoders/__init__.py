@@ -5,6 +5,9 @@ from lalia.vocoders.chain import Chain
 from lalia.vocoders.channels import Channels
 from lalia.vocoders.codec_decoder import CodecDecoder
 from lalia.vocoders.griffin_lim import GriffinLim
+from lalia.vocoders.mel import MelVocoder
+from lalia.vocoders.mel_hifigan import HifiGan
+from lalia.vocoders.mel_vocos import MelVocos
 from lalia.vocoders.tacotron2 import Tacotron2
 from lalia.vocoders.unit_hifigan import UnitHifiGan
 from lalia.vocoders.unit_vocos import UnitVocos
@@ -16,7 +19,10 @@ __all__ = [
     "Channels",
     "CodecDecoder",
     "GriffinLim",
+    "HifiGan",
     "LearnsAlone",
+    "MelVocoder",
+    "MelVocos",
     "Stage",
     "Tacotron2",
     "UnitHifiGan",

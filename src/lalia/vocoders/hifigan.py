@@ -1,6 +1,7 @@
 """The generator of HiFi-GAN (arXiv:2010.05646 §2.2): transposed convolutions and multi-receptive-field fusion."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from lalia.errors import ConfigError
 from lalia.nn.conv import weight_norm
 from lalia.nn.fir import Field
 
-__all__ = ["HifiGanGenerator"]
+__all__ = ["HifiGanGenerator", "HifiGanShape"]
 
 _SLOPE = 0.1
 
@@ -107,3 +108,42 @@ class HifiGanGenerator(nn.Module):
             x = torch.stack([block(x) for block in blocks]).mean(0)
         # The reference implementation leaves the slope of this one at PyTorch's default.
         return torch.tanh(self.last(F.leaky_relu(x, 0.01)).float())[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class HifiGanShape:
+    """The sizes of the generator, which the configurations of its vocoders share.
+
+    :param channels: of the first convolution.
+    :param upsample_rates: their product is the samples of a frame; the defaults suit 50 Hz at 16 kHz.
+    """
+
+    _: KW_ONLY
+    channels: int = 512
+    upsample_rates: tuple[int, ...] = (5, 4, 4, 2, 2)
+    upsample_kernels: tuple[int, ...] = (11, 8, 8, 4, 4)
+    resblock_kernels: tuple[int, ...] = (3, 7, 11)
+    dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+
+    def make_generator(self, vocoder: str, dim: int, hop: int, frame: str) -> HifiGanGenerator:
+        """
+        :param vocoder: whose it is, for the message.
+        :param dim: width of the frames.
+        :param hop: samples per frame.
+        :param frame: what a frame is, for the message.
+        :raises ConfigError: the product of the rates is not ``hop``.
+        """
+        made = math.prod(self.upsample_rates)
+        if made != hop:
+            raise ConfigError(
+                f"{vocoder} upsamples by {' x '.join(map(str, self.upsample_rates))} = {made}, but {frame} "
+                f"has {hop} samples. Choose upsample_rates whose product is {hop}."
+            )
+        return HifiGanGenerator(
+            dim,
+            channels=self.channels,
+            upsample_rates=self.upsample_rates,
+            upsample_kernels=self.upsample_kernels,
+            resblock_kernels=self.resblock_kernels,
+            dilations=self.dilations,
+        )

@@ -1,16 +1,14 @@
 """UnitHifiGan: the direct unit vocoder of speech resynthesis and speech-to-speech translation."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lalia.errors import ConfigError
 from lalia.nn.conv import fuse_weight_norm
 from lalia.streams import StreamSpec
-from lalia.vocoders.hifigan import HifiGanGenerator
+from lalia.vocoders.hifigan import HifiGanShape
 from lalia.vocoders.units import UnitVocoder
 
 __all__ = ["UnitHifiGan"]
@@ -21,22 +19,16 @@ class UnitHifiGan(UnitVocoder):
 
     Durations, where they are predicted, as in arXiv:2107.05604.
 
-    The voice, where there are several, is an embedding appended to that of every unit.
+    The voice, where there are several, is an embedding appended to that of every unit. The sizes are those of
+    ``HifiGanShape``.
 
     :param dim: width of the embeddings.
-    :param channels: of the first convolution.
-    :param upsample_rates: their product is the samples of a frame; the defaults suit 50 Hz at 16 kHz.
     """
 
     @dataclass(frozen=True)
-    class Config(UnitVocoder.Config):
+    class Config(HifiGanShape, UnitVocoder.Config):
         _: KW_ONLY
         dim: int = 128
-        channels: int = 512
-        upsample_rates: tuple[int, ...] = (5, 4, 4, 2, 2)
-        upsample_kernels: tuple[int, ...] = (11, 8, 8, 4, 4)
-        resblock_kernels: tuple[int, ...] = (3, 7, 11)
-        dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
 
         def tiny(self) -> "UnitHifiGan.Config":
             return replace(
@@ -51,21 +43,9 @@ class UnitHifiGan(UnitVocoder):
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         super().__init__(config, specs, dim=config.dim, duration_dim=config.dim)
         self.config = config
-        made = math.prod(config.upsample_rates)
-        if made != self.hop:
-            raise ConfigError(
-                f"UnitHifiGan upsamples by {' x '.join(map(str, config.upsample_rates))} = {made}, but a frame of "
-                f"{config.stream!r} ({self.spec.frame_rate:g} Hz) has {self.hop} samples at {config.sample_rate} Hz. "
-                f"Choose upsample_rates whose product is {self.hop}."
-            )
-        self.generator = HifiGanGenerator(
-            config.dim * (2 if config.num_speakers else 1),
-            channels=config.channels,
-            upsample_rates=config.upsample_rates,
-            upsample_kernels=config.upsample_kernels,
-            resblock_kernels=config.resblock_kernels,
-            dilations=config.dilations,
-        )
+        frame = f"a frame of {config.stream!r} ({self.spec.frame_rate:g} Hz at {config.sample_rate} Hz)"
+        width = config.dim * (2 if config.num_speakers else 1)
+        self.generator = config.make_generator(type(self).__name__, width, self.hop, frame)
         self.field = self.generator.field
 
     def blend(self, x: Tensor, voice: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
 from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
 from lalia.vocoders.base import Vocoder, check_codes, check_speaker, find_spec, find_stream, hop_of, speakers
+from lalia.vocoders.conditions import Conditions, Joiner, JoinState, check_durations
 from lalia.vocoders.durations import DurationPredictor, interior_durations
 
 __all__ = ["UnitVocoder", "UnitVocoderState"]
@@ -21,10 +22,13 @@ __all__ = ["UnitVocoder", "UnitVocoderState"]
 
 @dataclass
 class UnitVocoderState(State):
-    """``frames``: history of the waveform network; ``tokens``: of the duration predictor, if any."""
+    """``frames``: history of the waveform network; ``tokens``: of the duration predictor, if any; ``joined``: what of
+    the units and the streams beside them waits for its counterpart, if there are any.
+    """
 
     frames: FirState
     tokens: FirState | None
+    joined: JoinState | None = None
 
 
 class UnitVocoder(Vocoder):
@@ -35,7 +39,11 @@ class UnitVocoder(Vocoder):
     :param stream: the stream of codes; several codebooks are summed.
     :param sample_rate: of the audio made, in Hz.
     :param num_speakers: voices to choose from; 0 for one voice.
-    :param predict_durations: learn how long a unit lasts. A stream without repeats needs it.
+    :param predict_durations: learn how long a unit lasts. A stream without repeats needs it, or ``durations``.
+    :param durations: the stream that says how long each unit lasts, as ``durations_of`` makes it (pGSLM).
+    :param conditions: streams that are heard beside the units (arXiv:2104.00355: pitch; SpiRit-LM: pitch and style),
+        added to their embeddings: features projected, codes embedded. What has a clock belongs to the units by time,
+        what has none has a step for each unit.
     """
 
     @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class UnitVocoder(Vocoder):
         sample_rate: int = 16000
         num_speakers: int = 0
         predict_durations: bool = False
+        durations: str | None = None
+        conditions: tuple[str, ...] = ()
 
     field: Field
 
@@ -54,17 +64,21 @@ class UnitVocoder(Vocoder):
         self.spec = spec = find_spec(specs, config.stream, name)
         if not isinstance(spec.kind, Discrete):
             raise ConfigError(f"{name} reads codes, and {config.stream!r} holds features. Name a stream of units.")
-        if spec.deduplicated and not config.predict_durations:
+        if spec.deduplicated and not config.predict_durations and config.durations is None:
             raise ConfigError(
                 f"{name} reads {config.stream!r}, which has no repeats, and so no durations. Set predict_durations."
             )
+        if config.durations is not None:
+            if config.predict_durations:
+                raise ConfigError(f"{name} predicts durations and reads {config.durations!r}. Choose one of both.")
+            check_durations(config.durations, specs, name)
         if config.predict_durations and spec.kind.num_codebooks > 1:
             raise ConfigError(
                 f"{name} cannot predict durations for the {spec.kind.num_codebooks} codebooks of {config.stream!r}. "
                 "Unset predict_durations."
             )
         self.stream = config.stream
-        self.reads = (config.stream,)
+        self.reads = (config.stream, *([config.durations] if config.durations else []), *config.conditions)
         self.sample_rate = config.sample_rate
         self.hop = hop_of(config.sample_rate, spec.frame_rate, name)
         self.codebook_size = spec.kind.codebook_size
@@ -73,18 +87,33 @@ class UnitVocoder(Vocoder):
         self.num_speakers = max(config.num_speakers, 1)
         self.voices = nn.Embedding(config.num_speakers, dim) if config.num_speakers else None
         self.durations = DurationPredictor(dim, duration_dim) if config.predict_durations else None
+        self.conditions = Conditions(config.conditions, specs, dim, name)
+        self._joiner: Joiner | None = None
+        if len(self.reads) > 1:
+            self._joiner = Joiner(spec, self.num_codebooks, self.conditions, config.durations)
 
     @abstractmethod
     def waveform(self, x: Tensor) -> Tensor:
         """Embedded frames [B, T, D] to samples [B, T * hop]."""
 
-    def forward(self, codes: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Codes [B, K, T], one per frame, and voices [B] to samples [B, T * hop]."""
-        x = self.embed(codes)
+    def forward(
+        self, codes: Tensor, speaker: Tensor | None = None, beside: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Codes [B, K, T], one per frame, and voices [B] to samples [B, T * hop].
+
+        :param beside: codes [B, K, T] or features [B, T, D] of every condition, a step for each frame.
+        """
+        x = self.embed(codes) + self.conditions(beside or {})
         if self.voices is not None:
             voice = self.voices(speakers(speaker, len(codes), codes.device))
             x = self.blend(x, voice)
         return self.waveform(x)
+
+    def synthesize(self, streams: Streams, speaker: Tensor | None = None) -> Tensor:
+        """The samples [B, T * hop] of segments of one length, with gradients; every condition has the units' frames."""
+        beside = {name: find_stream(streams, name).values for name in self.conditions.names}
+        samples: Tensor = self(find_stream(streams, self.stream).expand().values, speaker, beside)
+        return samples
 
     def blend(self, x: Tensor, voice: Tensor) -> Tensor:
         """Frames [B, T, D] in a voice [B, D]."""
@@ -134,19 +163,16 @@ class UnitVocoder(Vocoder):
         assert self.durations is not None
         return torch.cat([codes, self.durations.frames(self.embed(codes.transpose(1, 2)))[..., None]], dim=-1)
 
-    def _expand(self, tokens: TokenSequence, state: FirState | None, final: bool) -> TokenSequence:
-        """One code per frame."""
-        if tokens.durations is not None:
-            return tokens.expand()
-        if not self.spec.deduplicated:
+    def _time(self, tokens: TokenSequence, state: FirState | None, final: bool) -> TokenSequence:
+        """Codes with the frames that each lasts, or one each."""
+        if tokens.durations is not None or not self.spec.deduplicated or self.durations is None:
             return tokens
-        assert self.durations is not None
         timed, lengths = run_blocks(
             self._timed, self._token_field, tokens.values.transpose(1, 2), tokens.lengths, state, final=final
         )
         if timed.ndim == 2:  # nothing is certain yet
             return tokens.cut(0, 0)
-        return TokenSequence(timed[..., :1].transpose(1, 2), lengths, timed[..., 1]).expand()
+        return TokenSequence(timed[..., :1].transpose(1, 2), lengths, timed[..., 1])
 
     # -- decoding ---------------------------------------------------------------------------------
 
@@ -156,11 +182,15 @@ class UnitVocoder(Vocoder):
         return self.field.right * self.hop / self.sample_rate
 
     def init_state(self, batch_size: int) -> UnitVocoderState:
-        like = torch.zeros(1, 1, self.num_codebooks, dtype=torch.long, device=next(self.parameters()).device)
+        device = next(self.parameters()).device
+        codes = torch.zeros(1, 1, self.num_codebooks, dtype=torch.long, device=device)
         tokens = None
         if self.durations is not None and self.spec.deduplicated:
-            tokens = init_fir(self._token_field, like, batch_size)
-        return UnitVocoderState(init_fir(self.field, like, batch_size), tokens)
+            tokens = init_fir(self._token_field, codes, batch_size)
+        if self._joiner is None:
+            return UnitVocoderState(init_fir(self.field, codes, batch_size), tokens)
+        frames = torch.zeros(1, 1, self._joiner.width, device=device)
+        return UnitVocoderState(init_fir(self.field, frames, batch_size), tokens, self._joiner.init_state(batch_size))
 
     @torch.no_grad()
     def decode(
@@ -174,15 +204,28 @@ class UnitVocoder(Vocoder):
         assert state is None or isinstance(state, UnitVocoderState)
         tokens = find_stream(streams, self.stream)
         check_codes(tokens, self.stream, self.num_codebooks, self.codebook_size)
+        self.conditions.check(streams)
         check_speaker(speaker, len(tokens), self.num_speakers)
         voices = speakers(speaker, len(tokens), tokens.values.device)
-        units = self._expand(tokens, state.tokens if state else None, final)
+        units = self._time(tokens, state.tokens if state else None, final)
+        if self._joiner is None:
+            units = units.expand()
+            frames, lengths = units.values.transpose(1, 2), units.lengths
+        else:
+            joined = self._joiner.join(units, streams, state.joined if state else None, final=final)
+            frames, lengths = joined.values, joined.lengths
         samples, lengths = run_blocks(
-            lambda frames, rows: self(frames.transpose(1, 2), voices[rows]),
+            lambda frames, rows: self._speak(frames, voices[rows]),
             self.field,
-            units.values.transpose(1, 2),
-            units.lengths,
+            frames,
+            lengths,
             state.frames if state else None,
             final=final,
         )
         return Audio(samples[:, None], self.sample_rate, lengths)
+
+    def _speak(self, frames: Tensor, voices: Tensor) -> Tensor:
+        """Codes [R, T, K], and the values of the conditions behind them, to samples [R, T * hop]."""
+        codes = frames[..., : self.num_codebooks].long().transpose(1, 2)
+        samples: Tensor = self(codes, voices, self.conditions.split(frames[..., self.num_codebooks :]))
+        return samples

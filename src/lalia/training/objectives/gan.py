@@ -1,4 +1,4 @@
-"""Adversarial training of a vocoder that maps units to samples (HiFi-GAN, arXiv:2010.05646 §2.4)."""
+"""Adversarial training of a vocoder that maps units or spectra to samples (HiFi-GAN, arXiv:2010.05646 §2.4)."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
@@ -12,6 +12,7 @@ from lalia.nn.spectral import LogMel
 from lalia.streams import TokenSequence
 from lalia.training.objectives.adversarial import GAN, discriminator_loss, feature_loss, generator_loss, row_means
 from lalia.vocoders.durations import interior_durations
+from lalia.vocoders.mel import MelVocoder
 from lalia.vocoders.units import UnitVocoder
 
 __all__ = [
@@ -23,10 +24,10 @@ __all__ = [
 
 
 class VocoderGAN(GAN):
-    """The objective of a unit vocoder: mel, adversarial and feature losses, and durations where it predicts them.
+    """The objective of a vocoder: mel, adversarial and feature losses, and durations where it predicts them.
 
     A batch is ``{"streams": Streams, "audio": Audio, "speaker": Tensor [B] | None}``: segments of one length,
-    one code per frame, and the samples that belong to them. Losses are sums over segments (durations: over
+    one code or spectrum per frame, and the samples that belong to them. Losses are sums over segments (durations: over
     units).
 
     :param mel: the spectrum whose L1 distance is minimised; its sample rate must be the vocoder's.
@@ -42,7 +43,7 @@ class VocoderGAN(GAN):
         def tiny(self) -> "VocoderGAN.Config":
             return replace(super().tiny(), mel=None if self.mel is None else self.mel.tiny())
 
-    def __init__(self, config: Config, vocoder: UnitVocoder) -> None:
+    def __init__(self, config: Config, vocoder: UnitVocoder | MelVocoder) -> None:
         mel = config.mel or LogMel.Config(vocoder.sample_rate)
         if mel.sample_rate != vocoder.sample_rate:
             raise ConfigError(
@@ -63,8 +64,7 @@ class VocoderGAN(GAN):
         return counts
 
     def synthesize(self, batch: Mapping[str, Any]) -> tuple[Tensor, None]:
-        made: Tensor = self.vocoder(self._units(batch).values, batch.get("speaker"))
-        return made, None
+        return self.vocoder.synthesize(batch["streams"], batch.get("speaker")), None
 
     def compare(self, batch: Mapping[str, Any], made: Tensor, real: Tensor, more: None) -> dict[str, Tensor]:
         losses = {"mel": row_means((self.mel(made) - self.mel(real)).abs()).sum()}
