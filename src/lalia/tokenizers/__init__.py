@@ -6,7 +6,9 @@ from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 from lalia.nn.seanet import SEANet
 from lalia.tokenizers.base import SpeechTokenizer, identity_of
 from lalia.tokenizers.codec import Codec
+from lalia.tokenizers.dac import DAC
 from lalia.tokenizers.durations import Durations
+from lalia.tokenizers.encodec import EnCodec
 from lalia.tokenizers.features import Features, Mel
 from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
@@ -18,9 +20,11 @@ from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.text import Text
 
 __all__ = [
+    "DAC",
     "FSQ",
     "Codec",
     "Durations",
+    "EnCodec",
     "Energy",
     "Features",
     "GroupedResidualVQ",

@@ -20,7 +20,7 @@ from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
 
-__all__ = ["AnyQuantizer", "Codec", "CodecEncoderState", "decode_frames"]
+__all__ = ["AnyQuantizer", "Codec", "CodecEncoderState", "CodecSynthesizer"]
 
 AnyQuantizer = ResidualVQ.Config | GroupedResidualVQ.Config | SplitResidualVQ.Config | FSQ.Config
 
@@ -78,10 +78,10 @@ class Codec(Configurable, nn.Module):
                 kind=Discrete(self.quantizer.num_codes, self.books), frame_rate=self.sample_rate / self.network.hop
             )
 
-        @property
-        def codec(self) -> "Codec.Config":
-            """Encoder and decoder as a configuration of ``Codec``: this one."""
-            return self
+        def build_synthesizer(self) -> "CodecSynthesizer":
+            """The half that speaks, untrained."""
+            codec: Codec = self.build()
+            return codec.synthesizer
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -143,11 +143,6 @@ class Codec(Configurable, nn.Module):
 
     # -- use --------------------------------------------------------------------------------------
 
-    @property
-    def block(self) -> int:
-        """Most frames that are computed at once."""
-        return max(round(_BLOCK_SECONDS * self.sample_rate / self.hop), 1)
-
     def init_state(self, batch_size: int) -> CodecEncoderState:
         """An empty stream for each row."""
         network = self.encoder.init_state(batch_size)
@@ -184,7 +179,7 @@ class Codec(Configurable, nn.Module):
             lengths,
             None if state is None else state.network,
             final=final,
-            block=self.block * self.hop,
+            block=_block(self.config) * self.hop,
             channels=self.config.network.dim,
         )
         rows = []
@@ -212,7 +207,6 @@ class Codec(Configurable, nn.Module):
             state.count[b] = left.shape[1]
         return nn.utils.rnn.pad_sequence([x.T for x in rows], batch_first=True).transpose(1, 2), ready
 
-    @torch.no_grad()
     def decode(self, codes: TokenSequence, state: StackState | None = None, *, final: bool = False) -> Audio:
         """
         :param codes: [B, k, T] of the first k codebooks.
@@ -220,29 +214,45 @@ class Codec(Configurable, nn.Module):
         :param final: no more codes follow.
         :returns: [B, 1, T * hop].
         """
-        return decode_frames(
-            self.quantizer, self.decoder, codes, self.sample_rate, self.block, self.hop, state, final=final
-        )
+        return self.synthesizer.decode(codes, state, final=final)
 
     def decoder_state(self, batch_size: int) -> StackState:
         """An empty stream of codes for each row."""
+        return self.synthesizer.init_state(batch_size)
+
+    @property
+    def synthesizer(self) -> "CodecSynthesizer":
+        """The part that speaks, without copying it."""
+        return CodecSynthesizer(self.config, self.quantizer, self.decoder)
+
+
+def _block(config: Codec.Config) -> int:
+    """Most frames that are computed at once."""
+    return max(round(_BLOCK_SECONDS * config.sample_rate / config.network.hop), 1)
+
+
+class CodecSynthesizer(nn.Module):
+    """The half of a codec that speaks: codes to audio.
+
+    :param num_codebooks: most that it takes.
+    """
+
+    def __init__(self, config: Codec.Config, quantizer: Quantizer, decoder: SEANetDecoder) -> None:
+        super().__init__()
+        self.quantizer, self.decoder = quantizer, decoder
+        self.num_codebooks, self.sample_rate = config.quantizer.num_books, config.sample_rate
+        self.hop = config.network.hop
+        self.block = _block(config)
+
+    def init_state(self, batch_size: int) -> StackState:
+        """An empty stream of codes for each row."""
         return self.decoder.init_state(batch_size)
 
-
-def decode_frames(
-    quantizer: Quantizer,
-    decoder: SEANetDecoder,
-    codes: TokenSequence,
-    sample_rate: int,
-    block: int,
-    hop: int,
-    state: StackState | None,
-    *,
-    final: bool,
-) -> Audio:
-    """Codes [B, k, T] to audio [B, 1, T * hop]; see ``Codec.decode``."""
-    device = next(decoder.parameters()).device
-    x = quantizer.decode(codes.values.to(device)).transpose(1, 2)
-    rows = run_rows(decoder, x, codes.lengths.tolist(), state, final=final, block=block, channels=1)
-    samples = nn.utils.rnn.pad_sequence([r.T for r in rows], batch_first=True).transpose(1, 2)
-    return Audio(samples, sample_rate, codes.lengths.to(device) * hop)
+    @torch.no_grad()
+    def decode(self, codes: TokenSequence, state: State | None = None, *, final: bool = False) -> Audio:
+        """See ``Codec.decode``."""
+        device = next(self.decoder.parameters()).device
+        x = self.quantizer.decode(codes.values.to(device)).transpose(1, 2)
+        rows = run_rows(self.decoder, x, codes.lengths.tolist(), state, final=final, block=self.block, channels=1)
+        samples = nn.utils.rnn.pad_sequence([r.T for r in rows], batch_first=True).transpose(1, 2)
+        return Audio(samples, self.sample_rate, codes.lengths.to(device) * self.hop)

@@ -17,7 +17,7 @@ from lalia.nn.seanet import SEANet, StackState
 from lalia.nn.transformer import Transformer
 from lalia.streams import StreamSpec, TokenSequence
 from lalia.tokenizers.base import identity_of
-from lalia.tokenizers.codec import Codec, CodecEncoderState
+from lalia.tokenizers.codec import Codec, CodecEncoderState, CodecSynthesizer
 
 __all__ = ["Mimi"]
 
@@ -163,6 +163,10 @@ class Mimi(Configurable, nn.Module):
             )
             return Codec.Config(f["sampling_rate"], network, quantizer, num_codebooks=self.num_codebooks)
 
+        def build_synthesizer(self) -> CodecSynthesizer:
+            """The half that speaks, untrained and without fetching anything."""
+            return self.codec.build_synthesizer()
+
         @property
         def spec(self) -> StreamSpec:
             """What the stream holds, known without building anything."""
@@ -194,6 +198,11 @@ class Mimi(Configurable, nn.Module):
             except ConfigError as error:
                 raise WeightsError(f"{config.name!r} cannot be loaded. {error}") from None
         self.requires_grad_(False).eval()
+
+    @property
+    def synthesizer(self) -> CodecSynthesizer:
+        """The part that speaks, without copying it."""
+        return self.codec.synthesizer
 
     @cached_property
     def identity(self) -> str:

@@ -33,6 +33,9 @@ _TINY_SECONDS = 600.0
 
 _LISTENER = "whisper-tiny.en"
 
+_SAVE_EVERY = 16
+"""Texts that are lost when the work is stopped."""
+
 
 def prepare_all(
     recipe: Recipe,
@@ -185,7 +188,10 @@ def prepare(
     streams = [recipe.streams[n] for n in _needed(recipe)]
     if any(_reads_text(s) for s in streams):
         timed = any(s.aligned_to is not None for s in streams) or any(lm.layout.timed for lm in recipe.lms.values())
-        manifest = _transcribed(manifest, folder / "transcripts.jsonl", timed=timed, tell=tell, progress=progress)
+        # Beside the prepared streams: other recipes want the same texts.
+        place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
+        path = folder.parent / f"transcripts-{place}.jsonl"
+        manifest = _transcribed(manifest, path, timed=timed, tell=tell, progress=progress)
     if len(recipe.channels) > 1 and not _has_channels(manifest, len(recipe.channels)):
         tell("Recordings of one channel: pairs of them are put into conversations of two turns")
         manifest = make_conversations(manifest, folder / "conversations")
@@ -244,9 +250,10 @@ def _transcribed(
     known = {u.id: u for u in Manifest.load(path)} if path.exists() else {}
     tell(f"Texts: {_LISTENER} writes down what is said")
     listener = Whisper(_LISTENER)
+    path.parent.mkdir(parents=True, exist_ok=True)
     out: list[Utterance] = []
     done = 0.0
-    for u in manifest:
+    for i, u in enumerate(manifest):
         if lacks(u) and u.id in known:
             u = replace(u, text=known[u.id].text, words=known[u.id].words)
         if lacks(u):
@@ -258,9 +265,11 @@ def _transcribed(
             except (AudioError, DataError):
                 continue
         out.append(u)
+        known[u.id] = u
         done += u.duration
         if progress is not None:
             progress(done, manifest.seconds)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Manifest(out).save(path)
+        if i % _SAVE_EVERY == _SAVE_EVERY - 1:
+            Manifest(known.values()).save(path)
+    Manifest(known.values()).save(path)
     return Manifest(out)

@@ -43,9 +43,8 @@ class Interleave(Configuration):
     def __call__(self, streams: Streams, specs: Mapping[str, StreamSpec], draw: random.Random) -> Streams:
         """The streams of one row, cut to their spans."""
         speech, text = streams[self.first].row(0), streams[self.second].row(0)
-        spoken = torch.tensor(
-            [t for i in range(speech.num_tokens) if (t := times_of(speech, specs[self.first]).at(i)) is not None]
-        )
+        times = times_of(speech, specs[self.first])
+        spoken = torch.tensor([t for i in range(speech.num_tokens) if (t := times.at(i)) is not None])
         if text.times is None or not text.num_tokens or len(spoken) < speech.num_tokens:
             nothing = TokenSequence(text.values[:, :, :0], torch.tensor([0]), times=torch.zeros(1, 0))
             return {**streams, self.first: _timed(speech, spoken), self.second: nothing}

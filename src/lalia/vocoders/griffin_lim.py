@@ -9,10 +9,10 @@ from torch import Tensor
 from lalia.audio import Audio
 from lalia.errors import ConfigError
 from lalia.nn.spectral import LogMel, istft, stft
+from lalia.nn.whole import WholeState, collect, init_whole
 from lalia.streaming import State
 from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
 from lalia.vocoders.base import Vocoder, check_codes, check_features, check_speaker, find_spec, find_stream, hop_of
-from lalia.vocoders.whole import WholeState, collect, init_whole
 
 __all__ = ["GriffinLim", "griffin_lim"]
 

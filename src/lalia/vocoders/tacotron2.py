@@ -13,11 +13,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.nn.spectral import LogMel
+from lalia.nn.whole import WholeState, collect, init_whole
 from lalia.streaming import State
 from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence, pad_batch
 from lalia.vocoders.attention_decoder import AttentionDecoder
 from lalia.vocoders.base import Stage, check_codes, check_speaker, find_spec, find_stream, speakers
-from lalia.vocoders.whole import WholeState, collect, init_whole
 
 __all__ = ["Tacotron2"]
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError
+from lalia.nn.blocks import run_blocks
 from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
 from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
 from lalia.vocoders.base import Vocoder, check_codes, check_speaker, find_spec, find_stream, hop_of, speakers
-from lalia.vocoders.blocks import run_blocks
 from lalia.vocoders.durations import DurationPredictor, interior_durations
 
 __all__ = ["UnitVocoder", "UnitVocoderState"]

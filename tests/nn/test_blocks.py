@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lalia.nn.blocks import run_blocks
 from lalia.nn.fir import Field, init_fir, run_fir
 from lalia.streams import Discrete, StreamSpec, TokenSequence
 from lalia.vocoders import Chain, GriffinLim, Tacotron2, UnitHifiGan, UnitVocos, WaveGlow
-from lalia.vocoders.blocks import run_blocks
 
 SPECS = {"units": StreamSpec(kind=Discrete(20), frame_rate=50.0, deduplicated=True)}
 FIELD = Field(3, 2, 4)
