@@ -116,51 +116,53 @@ class KVView(View):
         # All rows at one place is the common case (one session, or a batch of equal prompts): then what is new
         # is one slice, and a single step needs no mask.
         together = first == last
-        count = torch.full_like(state.position, steps) if lengths is None else lengths.to(state.position)
-        sight.check_pass(state.position, state.position + count, prefix)
         self.at = (state.position[: 1 if together else None, None] + torch.arange(steps)).to(device)
-        capacity = state.capacity
-        self._round = self.stop > capacity
+        self._round = self.stop > state.capacity
         """Whether steps come to lie where older ones were."""
         self._old = self._round and steps > 1 and last > 0
         """Whether what is new is seen beside what is kept, and written only after: it takes the place of what
         its first steps still see."""
-        slots = torch.arange(capacity, device=device)
-        if not self._round:
-            of = slots[None, : self.stop]
-        elif steps == 1:
-            of = self.at - (self.at - slots) % capacity
-        elif self._old:
-            before = self.at[:, :1] - 1
-            of = torch.cat([before - (before - slots) % capacity, self.at], dim=1)
-        else:
-            of = self.at
         whole = sight.mask == "causal" and together
         if whole and first == 0 and (sight.window is None or self.stop <= sight.window):
             self.causal = steps > 1
         elif not whole or steps > 1:
-            self.mask = sight.visible(
-                self.at, of, lengths=state.position + count if sight.ends_late else None, prefix=prefix
-            )[:, None]
+            after = state.position + (steps if lengths is None else lengths.to(state.position))
+            sight.check_pass(state.position, after, prefix)
+            seen = sight.visible(self.at, self._kept(), lengths=after if sight.ends_late else None, prefix=prefix)
+            self.mask = seen[:, None]
         self._slice: slice | None = None
         if together and not self._round:
             self._slice = slice(first, self.stop)
         elif together and steps == 1:
-            self._slice = slice(first % capacity, first % capacity + 1)
+            self._slice = slice(first % state.capacity, first % state.capacity + 1)
         else:
-            self._rows, self._columns = self._targets(count, capacity, device)
-            self._slots = self.at.expand(len(starts), -1)[self._rows, self._columns] % capacity
+            self._rows, self._columns = self._targets(lengths)
+            self._slots = self.at.expand(len(starts), -1)[self._rows, self._columns] % state.capacity
 
-    def _targets(self, count: Tensor, capacity: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _kept(self) -> Tensor:
+        """The positions of the keys that the steps look at [B or 1, T]; below 0 where there is none yet."""
+        capacity = self._state.capacity
+        slots = torch.arange(capacity, device=self.at.device)
+        if not self._round:
+            return slots[None, : self.stop]
+        if self._steps == 1:
+            return self.at - (self.at - slots) % capacity
+        if self._old:
+            before = self.at[:, :1] - 1
+            return torch.cat([before - (before - slots) % capacity, self.at], dim=1)
+        return self.at
+
+    def _targets(self, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """Rows and steps [n] of what is written."""
-        step = torch.arange(self._steps)
+        rows = len(self._state.position)
+        keep = torch.ones((rows, self._steps), dtype=torch.bool)
         if self._round and self._steps > 1:
             # Padding must not take the place of what is still seen; of too many steps the last are kept.
-            keep = (step < count[:, None]) & (step >= count[:, None] - capacity)
-        else:
-            keep = torch.ones((len(count), self._steps), dtype=torch.bool)
-        rows, columns = keep.nonzero(as_tuple=True)
-        return rows.to(device), columns.to(device)
+            step = torch.arange(self._steps)
+            count = torch.full((rows, 1), self._steps) if lengths is None else lengths.cpu()[:, None]
+            keep = (step < count) & (step >= count - self._state.capacity)
+        at = keep.nonzero(as_tuple=True)
+        return at[0].to(self.at.device), at[1].to(self.at.device)
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self._write(self._state.keys, layer, k), self._write(self._state.values, layer, v)

@@ -56,8 +56,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, table: Table | None, view: View, layer: int) -> Tensor:
         turned = self.num_heads + self.num_kv_heads
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
-        qk, v = heads[..., :turned, :, :], heads[..., turned:, :, :]
+        heads = self.qkv(x).view(*x.shape[:-1], turned + self.num_kv_heads, self.head_dim).transpose(-3, -2)
+        qk, v = heads.narrow(-3, 0, turned), heads.narrow(-3, turned, self.num_kv_heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split([self.num_heads, self.num_kv_heads], dim=-3)
             qk = torch.cat([self.q_norm(q), self.k_norm(k)], dim=-3)
@@ -65,17 +65,19 @@ class Attention(nn.Module):
             qk = qk + self.side[view.at % 2].unflatten(-1, (turned, self.head_dim)).transpose(-3, -2).to(qk.dtype)
         if table is not None:
             qk = rotate(qk, *table)
-        q, k = qk[..., : self.num_heads, :, :], qk[..., self.num_heads :, :, :]
+        q, k = qk.narrow(-3, 0, self.num_heads), qk.narrow(-3, self.num_heads, self.num_kv_heads)
         dropout = self.dropout if self.training else 0.0
         return self.out(merge_heads(look(q, k, v, view, layer, dropout=dropout)))
 
 
 def look(q: Tensor, k: Tensor, v: Tensor, view: View, layer: int, *, dropout: float) -> Tensor:
     """Attention of queries [B, (C,) H, S, D_head] on keys and values alike, after those that came before."""
-    shape = q.shape
-    q, k, v = q.flatten(1, -3), k.flatten(1, -3), v.flatten(1, -3)
-    k, v = view.extend(layer, k, v)
-    return attend(q, k, v, mask=view.mask, causal=view.causal, dropout=dropout).unflatten(1, shape[1:-2])
+    if q.ndim == 4:
+        k, v = view.extend(layer, k, v)
+        return attend(q, k, v, mask=view.mask, causal=view.causal, dropout=dropout)
+    k, v = view.extend(layer, k.flatten(1, 2), v.flatten(1, 2))
+    y = attend(q.flatten(1, 2), k, v, mask=view.mask, causal=view.causal, dropout=dropout)
+    return y.view(q.shape)
 
 
 def merge_heads(y: Tensor) -> Tensor:

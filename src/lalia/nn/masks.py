@@ -86,6 +86,7 @@ class Sight:
                     f"Give whole blocks of {self.block_size} steps at a time."
                 )
             case "prefix" if prefix is not None:
+                prefix = prefix.to(start.device)
                 broken = (prefix > start) & ((start > 0) | (prefix > stop))
                 if bool(broken.any()):
                     raise ConfigError(
