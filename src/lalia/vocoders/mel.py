@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError
+from lalia.nn.blocks import run_blocks
 from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
 from lalia.streams import Continuous, Streams, StreamSpec
 from lalia.vocoders.base import Vocoder, check_features, check_speaker, find_spec, find_stream, hop_of
-from lalia.vocoders.blocks import run_blocks
 
 __all__ = ["MelVocoder"]
 
