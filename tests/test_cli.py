@@ -21,6 +21,7 @@ from lalia.recipes import find
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
+    "chat",
     "continue",
     "resynthesize",
     "score",

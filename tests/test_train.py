@@ -333,7 +333,8 @@ def test_names_with_a_hint(shards: Path, lalia: Any, tmp_path: Path) -> None:
 def test_data_that_cannot_be_learned_from(shards: Path, clip: Path, lalia: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     refused(lalia, "does not exist. Check the path", "gslm", "--tiny", "--data", tmp_path / "no", run=run)
-    refused(lalia, "holds no token shards", "gslm", "--tiny", "--data", clip.parent, run=run)
+    (tmp_path / "empty").mkdir()
+    refused(lalia, "holds no sound files", "gslm", "--tiny", "--data", tmp_path / "empty", run=run)
     refused(lalia, "not the tokenizer of 'gslm'", "gslm", "--data", shards, run=run)
     refused(lalia, "not the tokenizer of 'mini_gslm'", "mini-gslm", "--data", shards, run=run)
     assert not list(tmp_path.iterdir())

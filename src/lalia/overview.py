@@ -10,9 +10,11 @@ from lalia.checkpoints import KNOWN
 from lalia.config import Configurable, Configuration, to_dict
 from lalia.layouts import Layout
 from lalia.lm import HF
+from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
 from lalia.recipe import Recipe, count_parameters
 from lalia.streams import Discrete, StreamSpec, TokenSequence
-from lalia.tokenizers import SSLUnits, Text
+from lalia.tokenizers import Features, Mimi, SSLUnits, Text
+from lalia.tokenizers.text import BYTES
 from lalia.vocoders import Chain, Vocoder
 
 __all__ = ["Description", "describe", "table"]
@@ -31,6 +33,8 @@ class Description:
 def describe(recipe: Recipe) -> Description:
     """All about a recipe; its data hold the recipe itself, as ``config.from_dict`` reads it."""
     counts = count_parameters(recipe)
+    # Hidden states are drawn as frames; how wide they are shows nowhere.
+    specs = {**recipe.specs, **{n + HIDDEN_SUFFIX: hidden_spec(1) for n in recipe.lms}}
     needed = _weights(recipe)
     data = {
         "name": recipe.name,
@@ -51,7 +55,7 @@ def describe(recipe: Recipe) -> Description:
     for name, config in recipe.lms.items():
         heads = ", ".join(f"{s}: {_kind(h)}" for s, h in config.heads.items())
         lines += ["", f"language model {name}: {_millions(counts[name])} parameters, heads {heads}", ""]
-        lines += ["  " + line for line in _draw(config.layout, recipe.specs).splitlines()]
+        lines += ["  " + line for line in _draw(config.layout, specs).splitlines()]
     made = f", {_millions(counts['vocoder'])} parameters" if "vocoder" in counts else ""
     lines += ["", f"vocoder: {data['vocoder']}{made}", f"stages: {', '.join(s.name for s in recipe.stages) or 'none'}"]
     sources = [f"{n} ({'the package index or the hub' if n in KNOWN else 'the hub'})" for n in needed]
@@ -62,13 +66,16 @@ def describe(recipe: Recipe) -> Description:
 
 def table(described: Sequence[Description]) -> str:
     """The recipes one to a line."""
-    head = ("recipe", "paper", "streams", "layout", "LMs", "vocoder", "offline")
+    head = ("recipe", "paper", "streams", "layout", "heads", "LMs", "published", "vocoder", "offline")
     rows = [head]
     for d in described:
         parameters = sum(n for name, n in d.data["parameters"].items() if name != "vocoder")
         layouts = ", ".join(dict.fromkeys(d.data["layouts"].values()))
+        heads = ", ".join(dict.fromkeys(h for lm in d.data["heads"].values() for h in lm.values()))
         streams = ", ".join(d.data["streams"])
-        what = (d.data["name"], d.data["paper"], streams, layouts, _millions(parameters))
+        published = d.data["published_parameters"]
+        known = "" if published is None else _millions(published)
+        what = (d.data["name"], d.data["paper"], streams, layouts, heads, _millions(parameters), known)
         rows.append((*what, d.data["vocoder"], d.data["offline"]))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -93,11 +100,11 @@ def _weights(recipe: Recipe) -> list[str]:
     needed = set()
     for part in _configurations(recipe):
         match part:
-            case SSLUnits.Config() if part.pretrained:
+            case SSLUnits.Config() | Features.Config() if part.pretrained:
                 needed.add(part.encoder)
-            case Text.Config():
+            case Text.Config() if part.name != BYTES:
                 needed.add(part.name)
-            case HF.Config() if part.pretrained:
+            case HF.Config() | Mimi.Config() if part.pretrained:
                 needed.add(part.name)
     return sorted(needed)
 

@@ -31,7 +31,7 @@ class Scores:
 def context_of(lm: SpeechLM) -> int:
     """The steps that a language model is made for."""
     if isinstance(lm.backbone, HF):
-        return int(getattr(lm.backbone.model.config, "max_position_embeddings", _CONTEXT_WHERE_UNKNOWN))
+        return lm.backbone.context or _CONTEXT_WHERE_UNKNOWN
     return lm.backbone.config.context
 
 

@@ -104,11 +104,6 @@ class Transformer(Configurable, nn.Module):
             return Sight(self.mask, self.block_size, self.window)
 
         @property
-        def max_position_embeddings(self) -> int:
-            """``context``, as transformers calls it."""
-            return self.context
-
-        @property
         def kv_heads(self) -> int:
             return self.num_kv_heads or self.num_heads
 

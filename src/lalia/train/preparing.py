@@ -53,6 +53,7 @@ def prepare_all(
     raw = [f for f in folders if f.is_dir() and next(f.glob("tokens-*.parquet"), None) is None]
     if not raw:
         return folders
+    found = {folder: discover([folder]) for folder in raw}
     ready: dict[Configuration, Any] = {}
     if tiny:
         recipe, ready = with_bundled_units(recipe.tiny(), tell)
@@ -65,7 +66,7 @@ def prepare_all(
         key = json.dumps([streams, str(folder.resolve()), tiny], sort_keys=True)
         place = cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         if is_main():
-            prepare(recipe, folder, place, tiny=tiny, tell=tell, ready=ready, progress=progress)
+            prepare(recipe, found[folder], folder, place, tiny=tiny, tell=tell, ready=ready, progress=progress)
             tell(f"Prepared {place}")
         out.append(place)
     # Others wait until it is there.
@@ -166,6 +167,7 @@ def with_bundled_units(recipe: Recipe, tell: Tell) -> tuple[Recipe, dict[Configu
 
 def prepare(
     recipe: Recipe,
+    manifest: Manifest,
     source: Path,
     folder: Path,
     *,
@@ -176,13 +178,12 @@ def prepare(
 ) -> Path:
     """Token shards of all streams of a recipe, made of recordings.
 
-    :param source: recordings, a manifest or a cut set.
+    :param manifest: the recordings, which lie in ``source``.
     :param folder: for the shards; what is there already stays.
     :param tiny: use ten minutes of them.
     :returns: the folder of the shards.
     :raises DataError: nothing there can be used.
     """
-    manifest = discover([source])
     if tiny:
         manifest = _first(manifest, _TINY_SECONDS)
     streams = [recipe.streams[n] for n in _needed(recipe)]
