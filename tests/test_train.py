@@ -335,6 +335,7 @@ def test_data_that_cannot_be_learned_from(shards: Path, clip: Path, lalia: Any, 
     refused(lalia, "does not exist. Check the path", "gslm", "--tiny", "--data", tmp_path / "no", run=run)
     (tmp_path / "empty").mkdir()
     refused(lalia, "holds no sound files", "gslm", "--tiny", "--data", tmp_path / "empty", run=run)
+    (tmp_path / "empty").rmdir()
     refused(lalia, "not the tokenizer of 'gslm'", "gslm", "--data", shards, run=run)
     refused(lalia, "not the tokenizer of 'mini_gslm'", "mini-gslm", "--data", shards, run=run)
     assert not list(tmp_path.iterdir())
