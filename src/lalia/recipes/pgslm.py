@@ -32,7 +32,7 @@ def pgslm() -> Recipe:
                 sampler=base.lms["ulm"].sampler,
             )
         },
-        vocoder=UnitHifiGan.Config("units", predict_durations=True),
+        vocoder=UnitHifiGan.Config("units", durations="durations", conditions=("log_f0",)),
         stages=(
             TrainStage(
                 name="pretrain",
