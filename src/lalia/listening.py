@@ -94,12 +94,11 @@ class Listener:
             return align_text(tokenizer, words, int(made[stream.aligned_to].lengths[0]))
         if text is None:
             raise DataError(f"Stream {name!r} needs the text of the recording, and there is none. Transcribe it.")
-        tokens = tokenizer.encode(text)
         if words is None:
-            return tokens
+            return tokenizer.encode(text)
         # When each token is said: its word's time, for layouts that go by times.
-        pieces = [tokenizer.encode(f" {w.strip()}" if i else w.strip()).values[0, 0] for i, (w, *_) in enumerate(words)]
-        ids = torch.cat(pieces) if pieces else tokens.values[0, 0, :0]
+        pieces = tokenizer.encode_words([word for word, *_ in words])
+        ids = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.long)
         times = [t for (_, t, _), piece in zip(words, pieces, strict=True) for t in [t] * len(piece)]
         return TokenSequence(ids[None, None], torch.tensor([len(ids)]), times=torch.tensor(times)[None])
 

@@ -47,6 +47,10 @@ class Discrete(Configuration):
         """Ids per codebook, the end included."""
         return self.codebook_size + (self.end is None)
 
+    def predicted_ids(self, codebook: int, *, closed: bool) -> int:
+        """How many ids of a codebook can come: only codebook 0 of a stream that is closed has an end."""
+        return self.num_ids if closed and codebook == 0 else self.codebook_size
+
 
 @dataclass(frozen=True)
 class Continuous(Configuration):

@@ -91,9 +91,10 @@ class Regress(_Features):
         def tiny(self) -> "Regress.Config":
             return Regress.Config(stops=self.stops, deltas=self.deltas, hidden=self.hidden and 32)
 
+    config: Config
+
     def __init__(self, config: Config, *, stream: str, specs: Mapping[str, StreamSpec], dim: int, closed: bool) -> None:
         super().__init__(config, stream=stream, specs=specs, dim=dim, closed=closed)
-        self.deltas = config.deltas
         self.out: nn.Module = (
             nn.Linear(dim, self.width)
             if config.hidden is None
@@ -117,7 +118,7 @@ class Regress(_Features):
         total = self._distance(made - target, there)
         total = total + self._distance((made - target).diff(dim=2), there)
         error = made - target
-        for _ in range(self.deltas):
+        for _ in range(self.config.deltas):
             error, there = error.diff(dim=1), there[:, 1:] & there[:, :-1]
             total = total + self._distance(error, there)
         return total
@@ -171,13 +172,14 @@ class Flow(_Features):
                 repeats=self.repeats,
             )
 
+    config: Config
+
     def __init__(self, config: Config, *, stream: str, specs: Mapping[str, StreamSpec], dim: int, closed: bool) -> None:
         super().__init__(config, stream=stream, specs=specs, dim=dim, closed=closed)
         self.flow = FlowMLP(self.width, dim, width=config.dim, num_layers=config.num_layers)
-        self.settings = config
 
     def _loss(self, hidden: Tensor, grid: Grid, present: Tensor) -> Tensor:
-        c, again = self.settings, self.settings.repeats
+        c, again = self.config, self.config.repeats
         condition = hidden[present].repeat(again, 1)
         frame = grid.values[self.stream][present].float().repeat(again, 1)
         t = torch.rand(len(frame), 1, device=frame.device)
@@ -189,7 +191,7 @@ class Flow(_Features):
         return error.sum() / again
 
     def _make(self, ask: Ask) -> Tensor:
-        c = self.settings
+        c = self.config
         x = ask.noise(self.width)
         for i in range(c.steps):
             t = x.new_full((len(x), 1), i / c.steps)

@@ -46,7 +46,7 @@ class Depth(Head):
         kind = discrete(specs, stream, "Depth")
         self.config, self.stream, self.terms = config, stream, (stream,)
         self.num_codebooks, self.absent = kind.num_codebooks, kind.num_ids
-        self.num_ids = [kind.num_ids if closed and k == 0 else kind.codebook_size for k in range(kind.num_codebooks)]
+        self.num_ids = [kind.predicted_ids(k, closed=closed) for k in range(kind.num_codebooks)]
         self.network: DepthTransformer = config.network.build(in_dim=dim, num_steps=kind.num_codebooks)
         width = self.network.dim
         # The last codebook's codes enter nowhere.

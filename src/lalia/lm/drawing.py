@@ -160,7 +160,7 @@ class Drawer:
             )
         parts: list[_Part] = []
         for stream, head in sorted(zip(streams, heads, strict=True), key=lambda x: x[1].rows(codebook).start):
-            rows = head.rows(codebook)[: self.model.num_ids(stream, codebook)]
+            rows = head.rows(codebook)[: head.num_ids[codebook]]
             parts.append(_Part(stream, sum(p.size for p in parts), len(rows), rows))
         return parts
 

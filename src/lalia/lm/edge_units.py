@@ -54,7 +54,7 @@ class EdgeUnits(Head):
             )
         self.config, self.stream, self.terms = config, stream, (stream, f"{stream}.duration")
         self.end = kind.end_id if closed else None
-        self.units = Linear(dim, kind.num_ids if closed else kind.codebook_size, bias=False)
+        self.units = Linear(dim, kind.predicted_ids(0, closed=closed), bias=False)
         self.duration = nn.Linear(dim, 1)
         nn.init.normal_(self.units.weight, std=0.02)
         nn.init.normal_(self.duration.weight, std=0.02)

@@ -43,11 +43,11 @@ class Graph:
 
     def streams(self, name: str) -> tuple[str, ...]:
         """The streams that must be there to train an LM: its own and those of its feeders, hidden states aside."""
+        hidden = {n + HIDDEN_SUFFIX for n in self.lms}
         out: dict[str, None] = {}
         for n in (*self.feeders(name), name):
             lm = self.lms[n]
             own = (s for s in lm.wiring.specs if s not in lm.layout.markers)
-            hidden = {n + HIDDEN_SUFFIX for n in self.lms}
             out |= dict.fromkeys(s for s in own if s not in hidden)
         return tuple(out)
 

@@ -3,6 +3,7 @@
 Shapes: B batch, K codebooks, S LM steps, D dim, V ids.
 """
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -43,15 +44,15 @@ class Linear(Head):
         vocabulary: Vocabulary,
         joint: bool,
         dim: int,
+        num_ids: Sequence[int],
         weight: nn.Parameter | None = None,
-        num_ids: tuple[int, ...] = (),
     ) -> None:
         """Make the output matrix, or share one.
 
         :param rows_of: the stream whose rows of the vocabulary are predicted (itself, unless tied to another).
         :param joint: whether the softmax runs over every row of the vocabulary.
+        :param num_ids: of each codebook, how many of its ids can come.
         :param weight: the output matrix [V, D], where it is the embedding or that of another head.
-        :param num_ids: of each codebook, how many of its ids can come; all when not given.
         """
         super().__init__()
         self.config, self.stream, self.joint, self.vocabulary = config, stream, joint, vocabulary
@@ -81,10 +82,7 @@ class Linear(Head):
 
     def draw(self, ask: Ask) -> list[int]:
         # An end that a codebook cannot have is not drawn.
-        return ask.pick(self.logits(ask.hidden, self.rows(ask.codebook)[: self._num_ids(ask.codebook)]))
-
-    def _num_ids(self, codebook: int) -> int | None:
-        return self.num_ids[codebook] if self.num_ids else None
+        return ask.pick(self.logits(ask.hidden, self.rows(ask.codebook)[: self.num_ids[ask.codebook]]))
 
     def nll(self, hidden: Tensor, grid: Grid) -> Tensor:
         present, values = grid.present(self.stream), grid.values[self.stream]

@@ -118,11 +118,6 @@ class SpeechLM(Configurable, nn.Module):
         assert isinstance(head, Linear)
         return head
 
-    def num_ids(self, stream: str, codebook: int) -> int:
-        """How many ids of a codebook can come: only codebook 0 of a stream that ends has an end."""
-        kind = self.wiring.discrete(stream)
-        return kind.num_ids if codebook == 0 and stream in self.ends else kind.codebook_size
-
     def hidden_of(self, stream: str, hidden: Tensor) -> Tensor:
         """What a stream is predicted from: its channel of [B, C, ..., D], or all of it where there is one."""
         towers = self.config.towers
@@ -290,15 +285,15 @@ class SpeechLM(Configurable, nn.Module):
         joint, shared = len(streams) > 1, None
         for stream, config in self.wiring.linear().items():
             if self.wiring.table_of(stream) == name:
-                rows_of = self.wiring.rows_of(stream)
+                kind = self.wiring.discrete(stream)
                 head = config.build(
                     stream=stream,
-                    rows_of=rows_of,
+                    rows_of=self.wiring.rows_of(stream),
                     vocabulary=vocabulary,
                     joint=joint,
                     dim=dim,
                     weight=embedding if config.tied else shared,
-                    num_ids=tuple(self.num_ids(stream, k) for k in range(self.wiring.discrete(stream).num_codebooks)),
+                    num_ids=[kind.predicted_ids(k, closed=stream in self.ends) for k in range(kind.num_codebooks)],
                 )
                 self.heads[stream] = head
                 # One softmax over all rows has one output matrix, whichever stream the target is of.

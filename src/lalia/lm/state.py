@@ -41,7 +41,7 @@ class State(Head):
                 f"{kind.codebook_size} codes. Name each code of one codebook."
             )
         self.config, self.stream, self.terms = config, stream, (stream,)
-        self.out = nn.Linear(dim, kind.num_ids if closed else kind.codebook_size)
+        self.out = nn.Linear(dim, kind.predicted_ids(0, closed=closed))
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
         named = config.weights or {}

@@ -84,24 +84,19 @@ def _generate(
         if not wanted.ends and isinstance(spec.kind, Discrete) and stream in lm.ends:
             sampler = sampler.ban(**{stream: ((spec.kind.end_id, spec.kind.end_id + 1),)})
     plain = {s: t for s, t in known.items() if s not in lm.layout.markers}
-    made = collect(
+    books = lm.layout.num_codebooks(lm.specs)
+    return collect(
         lm.generate(
             plain,
             sampler=sampler,
             complete=[s for s in done if s in lm.specs],
             limits=limits,
             # A model that switches between streams without end would never stop.
-            max_steps=2 * sum(n * _codebooks(lm, s) for s, n in limits.items()) + 16,
+            max_steps=2 * sum(n * books[s] for s, n in limits.items()) + 16,
             seeds=[seed],
             hidden_of=hidden_of,
         )
     )
-    return made
-
-
-def _codebooks(lm: SpeechLM, stream: str) -> int:
-    kind = lm.specs[stream].kind
-    return kind.num_codebooks if isinstance(kind, Discrete) else 1
 
 
 def _along(lm: SpeechLM, known: Streams) -> Streams:

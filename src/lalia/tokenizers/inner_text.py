@@ -27,15 +27,12 @@ def align_text(text: Text, words: Sequence[tuple[str, float, float]], frames: in
         raise ConfigError(f"Text({config.name!r}) cannot keep time with speech. Give it rate and pad.")
     row = torch.full((frames,), config.pad, dtype=torch.long)
     free = 0
-    for i, (word, start, _) in enumerate(words):
-        # A word is spelled as it is within a text, with the space before it.
-        ids = text.encode(f" {word.strip()}" if i else word.strip()).values[0, 0]
+    for ids, (_, start, _) in zip(text.encode_words([word for word, *_ in words]), words, strict=True):
         at = max(int(start * config.rate), free)
         if at >= frames:
             break
         if config.end_of_pad is not None and at > free:
             row[at - 1] = config.end_of_pad
-        ids = ids[: frames - at]
-        row[at : at + len(ids)] = ids
-        free = at + len(ids)
+        free = min(at + len(ids), frames)
+        row[at:free] = ids[: free - at]
     return TokenSequence(row[None, None], torch.tensor([frames]))

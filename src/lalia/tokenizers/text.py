@@ -102,6 +102,11 @@ class Text(Configurable):
         rows = [torch.tensor(self.tokenizer.encode(t, **options), dtype=torch.long) for t in texts]
         return pad_batch([TokenSequence(r[None, None], torch.tensor([len(r)])) for r in rows])
 
+    def encode_words(self, words: Sequence[str]) -> list[torch.Tensor]:
+        """The ids [t] of each word of a text, spelled as it is within the text, with the space before it."""
+        spelled = (f" {word.strip()}" if i else word.strip() for i, word in enumerate(words))
+        return [self.encode(word).values[0, 0] for word in spelled]
+
     def decode(self, tokens: TokenSequence) -> list[str]:
         """The text of each row, without special tokens."""
         return [_decode(self.tokenizer, tokens.row(b).values[0, 0].tolist()) for b in range(len(tokens))]
