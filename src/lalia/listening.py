@@ -8,7 +8,7 @@ import torch
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
-from lalia.recipe import Stream
+from lalia.recipe import Stream, slices_of
 from lalia.streams import Discrete, Streams, TokenSequence
 from lalia.tokenizers import Durations, Text, align_text, pool_by_runs
 
@@ -111,17 +111,9 @@ class Listener:
         for name in wanted:
             if name in out:
                 continue
-            whole = self.streams.get(name)
-            parts = sorted(
-                (s.codebooks[0], n)
-                for n, s in self.streams.items()
-                if whole is not None
-                and s.codebooks is not None
-                and n in made
-                and (s.tokenizer, s.channel) == (whole.tokenizer, whole.channel)
-            )
-            kind = whole.spec.kind if whole is not None else None
-            found = [made[n] for _, n in parts]
+            known = name in self.streams
+            kind = self.streams[name].spec.kind if known else None
+            found = [made[n] for n in slices_of(self.streams, name) if n in made] if known else []
             if not isinstance(kind, Discrete) or sum(t.values.shape[1] for t in found) != kind.num_codebooks:
                 raise ConfigError(f"The stream {name!r} is not there, and nothing that it could be made of. Make it.")
             shortest = min(t.num_tokens for t in found)

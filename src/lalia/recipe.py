@@ -19,7 +19,7 @@ from lalia.streams import Discrete, StreamSpec
 from lalia.training.stages import TrainStage
 from lalia.vocoders import Vocoder
 
-__all__ = ["Recipe", "Stream", "build_lms", "count_parameters"]
+__all__ = ["Recipe", "Stream", "build_lms", "count_parameters", "slices_of"]
 
 
 @runtime_checkable
@@ -80,6 +80,19 @@ class Stream(Configuration):
         return getattr(self.tokenizer, "sample_rate", None)
 
 
+def slices_of(streams: Mapping[str, Stream], name: str) -> tuple[str, ...]:
+    """The streams that are slices of the codebooks of stream ``name``, in the order of these; none where it is one."""
+    whole = streams[name]
+    if whole.codebooks is not None:
+        return ()
+    found = [
+        (s.codebooks[0], n)
+        for n, s in streams.items()
+        if s.codebooks is not None and (s.tokenizer, s.channel) == (whole.tokenizer, whole.channel)
+    ]
+    return tuple(n for _, n in sorted(found))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Configuration):
     """One published system.
@@ -129,12 +142,12 @@ class Recipe(Configuration):
                         )
             # How wide hidden states are is known when the model is built.
             specs = {**specs, name + HIDDEN_SUFFIX: hidden_spec(1)}
-        read = getattr(self.vocoder, "stream", None)
-        if self.vocoder is not None and read not in specs:
-            raise RecipeError(
-                f"Recipe {self.name!r}: the vocoder reads stream {read!r}, but there is {', '.join(specs)}. "
-                "Name one of them."
-            )
+        for read in () if self.vocoder is None else self.vocoder.reads:
+            if read not in specs:
+                raise RecipeError(
+                    f"Recipe {self.name!r}: the vocoder reads stream {read!r}, but there is {', '.join(specs)}. "
+                    "Name one of them."
+                )
         names = [s.name for s in self.stages]
         if len(set(names)) < len(names):
             raise RecipeError(f"Recipe {self.name!r} has stages {', '.join(names)}. Give each a name of its own.")

@@ -254,7 +254,7 @@ class Model:
         if not self._textless:
             if sampler is not None:
                 raise ConfigError(f"Model {self.recipe.name!r} has several streams. Give a temperature, no sampler.")
-            made = go_on(
+            return go_on(
                 self,
                 self._prompt(audio, prompt_seconds),
                 seconds=seconds,
@@ -262,9 +262,6 @@ class Model:
                 seed=seed,
                 voice=speaker_number,
             )
-            assert made.audio is not None
-            tokens = sum(int(t.lengths[0]) for s, t in made.streams.items() if s in self.recipe.streams)
-            return Continuation(made.audio, made.prompt_seconds, tokens, made.timings)
         stream = self.speech_stream
         lm = self._lm(stream)
         sampler = sampler or lm.config.sampler

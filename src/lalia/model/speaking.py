@@ -13,6 +13,7 @@ from lalia.errors import ConfigError
 from lalia.layouts import Concat, Layout, Parallel
 from lalia.lm import Graph, SpeechLM
 from lalia.lm.graph import HIDDEN_SUFFIX
+from lalia.model.continuation import Continuation
 from lalia.model.producing import Wanted, produce
 from lalia.recipe import Recipe
 from lalia.streams import Streams
@@ -21,28 +22,13 @@ from lalia.tokenizers import Text
 if TYPE_CHECKING:
     from lalia.model.model import Model
 
-__all__ = ["Reply", "Spoken", "answer", "go_on", "is_duplex"]
+__all__ = ["Reply", "answer", "go_on", "is_duplex"]
 
 _TEXT_TOKENS = 256
 """Most tokens of a text that is answered with."""
 
 _TOKENS_PER_SECOND = 60
 """More than any stream without a clock has."""
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """What was made.
-
-    :param streams: everything, prompts included.
-    :param audio: None where the recipe has no vocoder, or nothing was said.
-    :param prompt_seconds: what of the beginning was given.
-    """
-
-    streams: Streams
-    audio: Audio | None
-    prompt_seconds: float
-    timings: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,13 +69,17 @@ def _streams(model: "Model") -> dict[str, None]:
     return {s: None for n in graph.lms for s in graph.streams(n)}
 
 
+def _is_text(recipe: Recipe, stream: str) -> bool:
+    return isinstance(recipe.streams[stream].tokenizer, Text.Config)
+
+
 def _predicted(model: "Model") -> set[str]:
     return {s for lm in _lms(model).values() for s in lm.heads}
 
 
 def go_on(
     model: "Model", prompt: Audio, *, seconds: float, temperature: float | None, seed: int, voice: int | None
-) -> Spoken:
+) -> Continuation:
     """The prompt and ``seconds`` more.
 
     :param prompt: [1, C, N]; where the recipe has two sides, one channel is the model's own, and the other silent.
@@ -97,27 +87,27 @@ def go_on(
     """
     recipe, names = model.recipe, _streams(model)
     started = time.perf_counter()
-    heard = {s for s in names if recipe.streams[s].channel is None or recipe.streams[s].channel != "user"}
+    heard = {s for s in names if recipe.streams[s].channel != "user"}
     if not any(recipe.streams[s].sample_rate is not None and s in _predicted(model) for s in heard):
         raise ConfigError(f"Model {recipe.name!r} does not go on with speech; it answers. Use lalia chat.")
     if not is_duplex(recipe) and set(names) - heard:
         raise ConfigError(f"Model {recipe.name!r} answers what it hears, and goes on with nothing. Use lalia chat.")
     sounds = {}
+    given = prompt.samples.shape[1]
     for i, channel in enumerate(recipe.channels):
-        own = prompt.channel(min(i, prompt.samples.shape[1] - 1)) if prompt.samples.shape[1] > 1 else prompt
-        if i and prompt.samples.shape[1] == 1:
+        own = prompt.channel(min(i, given - 1))
+        if i and given == 1:
             own = Audio(torch.zeros_like(prompt.samples), prompt.sample_rate)
         # The other side is known to the end: it is silent.
         sounds[channel] = own if i == 0 or channel != "user" else _padded(own, seconds)
     known = model.listener.hear(sounds, names, text="", words=())
     encoded = time.perf_counter()
-    complete = {s for s in names if s not in _predicted(model)}
+    complete = set(names) - _predicted(model)
     pace = {s: int(t.lengths[0]) / prompt.seconds for s, t in known.items()}
     total = prompt.seconds + seconds
 
     def tokens(stream: str) -> int:
-        tokenizer = recipe.streams[stream].tokenizer
-        if isinstance(tokenizer, Text.Config):
+        if _is_text(recipe, stream):
             return int(known[stream].lengths[0]) + math.ceil(8 * seconds)
         return max(math.ceil(pace.get(stream, 0.0) * total * 1.1), 8)
 
@@ -136,7 +126,7 @@ def go_on(
         "generate_seconds": generated - encoded,
         "vocode_seconds": time.perf_counter() - generated,
     }
-    return Spoken(made, audio, prompt.seconds, timings)
+    return Continuation(audio, prompt.seconds, sum(int(made[s].lengths[0]) for s in names), timings)
 
 
 def answer(
@@ -165,8 +155,7 @@ def answer(
     total = question.seconds + seconds if duplex else seconds
 
     def tokens(stream: str) -> int:
-        text = stream in recipe.streams and isinstance(recipe.streams[stream].tokenizer, Text.Config)
-        return _TEXT_TOKENS if text else math.ceil(_TOKENS_PER_SECOND * seconds)
+        return _TEXT_TOKENS if _is_text(recipe, stream) else math.ceil(_TOKENS_PER_SECOND * seconds)
 
     wanted = Wanted(total, tokens, ends=not duplex)
     made = produce(_lms(model), known, wanted, complete=listened, temperature=temperature, seed=seed)
@@ -187,7 +176,7 @@ def answer(
 
 def _text(model: "Model", made: Streams) -> str:
     for name, stream in model.recipe.streams.items():
-        if isinstance(stream.tokenizer, Text.Config) and stream.channel is None and name in made:
+        if _is_text(model.recipe, name) and stream.channel is None and name in made:
             tokenizer: Text = model.tokenizer(name)
             silent = {tokenizer.config.pad, tokenizer.config.end_of_pad, tokenizer.config.end}
             row = made[name].row(0)

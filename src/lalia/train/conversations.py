@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import soundfile
+import torch
 
 from lalia.audio import Audio
 from lalia.data import Manifest, Utterance, Word
@@ -44,11 +43,11 @@ def make_conversations(manifest: Manifest, folder: Path, *, sample_rate: int = 2
         except AudioError:
             continue
         start = asked.seconds + gap
-        samples = np.zeros((round(start * sample_rate) + answer.samples.shape[-1], 2), np.float32)
-        samples[: asked.samples.shape[-1], 1] = asked.samples[0, 0].numpy()
-        samples[-answer.samples.shape[-1] :, 0] = answer.samples[0, 0].numpy()
+        samples = torch.zeros(2, round(start * sample_rate) + answer.samples.shape[-1])
+        samples[1, : asked.samples.shape[-1]] = asked.samples[0, 0]
+        samples[0, -answer.samples.shape[-1] :] = answer.samples[0, 0]
         if not path.exists():
-            soundfile.write(path, samples, sample_rate)
+            Audio(samples, sample_rate).save(path)
         made.append(
             replace(
                 kept,
@@ -56,7 +55,7 @@ def make_conversations(manifest: Manifest, folder: Path, *, sample_rate: int = 2
                 path=path,
                 start=0.0,
                 channel=None,
-                duration=len(samples) / sample_rate,
+                duration=samples.shape[1] / sample_rate,
                 words=None if kept.words is None else _later(kept.words, start),
             )
         )

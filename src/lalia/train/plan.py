@@ -13,7 +13,7 @@ from lalia.config import from_dict, override, to_dict
 from lalia.errors import CheckpointError, ConfigError, DataError, LaliaError, OutputError, RecipeError
 from lalia.files import atomic_write
 from lalia.model import Model, bundled
-from lalia.recipe import Recipe, Stream
+from lalia.recipe import Recipe, Stream, slices_of
 from lalia.store import DESCRIPTION, holds, read_description, read_weights
 from lalia.streams import Discrete
 from lalia.tokenizers import SSLUnits
@@ -74,11 +74,10 @@ def make_plan(
 def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> Recipe:
     """The recipe over the tokenizers of the data."""
     streams = dict(recipe.streams)
-    unused = [n for n, s in streams.items() if n not in material.info and _is_whole_of_slices(recipe, n)]
     for name, stream in streams.items():
-        if name in unused:
-            continue
         if name not in material.info:
+            if slices_of(recipe.streams, name):
+                continue
             raise DataError(
                 f"{material.folders[0]} has no stream {name!r}, which {recipe.name!r} needs; it has "
                 f"{', '.join(material.info)}. Tokenize with --stream {name}."
@@ -94,21 +93,11 @@ def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> R
             )
         tell(f"Stream {name!r}: the tokenizer of the data, {made.name} ({made.sha256[:12]})")
         streams[name] = replace(stream, tokenizer=held)
-    for name in unused:
+    for name in recipe.streams.keys() - material.info.keys():
         # It is stored as slices, and so has their tokenizer.
-        like = next(
-            n for n, s in recipe.streams.items() if s.codebooks and s.tokenizer == recipe.streams[name].tokenizer
-        )
+        like = slices_of(recipe.streams, name)[0]
         streams[name] = replace(streams[name], tokenizer=streams[like].tokenizer)
     return replace(recipe, streams=streams, vocoder=_of_data(recipe, streams))
-
-
-def _is_whole_of_slices(recipe: Recipe, name: str) -> bool:
-    whole = recipe.streams[name]
-    return whole.codebooks is None and any(
-        s.codebooks is not None and (s.tokenizer, s.channel) == (whole.tokenizer, whole.channel)
-        for s in recipe.streams.values()
-    )
 
 
 def _of_data(recipe: Recipe, streams: Mapping[str, Stream]) -> Vocoder.Config | None:

@@ -17,7 +17,7 @@ from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, disco
 from lalia.errors import AudioError, DataError, LaliaError
 from lalia.listening import Listener
 from lalia.model import bundled, load_tokenizer, save_tokenizer
-from lalia.recipe import Recipe, Stream
+from lalia.recipe import Recipe, Stream, slices_of
 from lalia.store import holds
 from lalia.tokenizers import SSLUnits, Text
 from lalia.train.conversations import make_conversations
@@ -129,14 +129,9 @@ class RecipeStreams:
 def _needed(recipe: Recipe) -> tuple[str, ...]:
     """The streams that some language model reads or predicts, or that the vocoder reads."""
     used = {s for lm in recipe.lms.values() for s in (*lm.layout.streams, *lm.heads)}
-    used |= set(getattr(recipe.vocoder, "streams", ())) or {getattr(recipe.vocoder, "stream", "")}
-    sliced = {(s.tokenizer, s.channel) for s in recipe.streams.values() if s.codebooks is not None}
-    return tuple(
-        n
-        for n, s in recipe.streams.items()
-        # What is stored in slices need not be stored whole.
-        if n in used and not (s.codebooks is None and (s.tokenizer, s.channel) in sliced)
-    )
+    used |= set() if recipe.vocoder is None else set(recipe.vocoder.reads)
+    # What is stored in slices need not be stored whole.
+    return tuple(n for n in recipe.streams if n in used and not slices_of(recipe.streams, n))
 
 
 def with_bundled_units(recipe: Recipe, tell: Tell) -> tuple[Recipe, dict[Configuration, Any]]:

@@ -39,6 +39,11 @@ class Vocoder(Configurable, nn.Module, ABC):
     class Config(Configurable.Config):
         """Every vocoder's config has its own fields, ``stream`` first."""
 
+        @property
+        def reads(self) -> tuple[str, ...]:
+            """The streams that ``decode`` needs, known without building anything."""
+            return (self.stream,)  # type: ignore[attr-defined]
+
     reads: tuple[str, ...]
     """The streams that ``decode`` needs."""
     sample_rate: int

@@ -40,6 +40,15 @@ class Chain(Vocoder):
             return self.stages[0].stream
 
         @property
+        def reads(self) -> tuple[str, ...]:
+            found: dict[str, None] = {}
+            made: set[str] = set()
+            for stage in self.stages:
+                found |= dict.fromkeys(n for n in (stage.stream,) if n not in made)
+                made.add(stage.makes)
+            return tuple(found | dict.fromkeys(n for n in self.vocoder.reads if n not in made))
+
+        @property
         def makes(self) -> tuple[str, ...]:
             """What its parts make, in order."""
             return (*(stage.makes for stage in self.stages), "audio")
@@ -47,20 +56,16 @@ class Chain(Vocoder):
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         self.config = config
-        known, made = dict(specs), set[str]()
-        self.stages, reads = nn.ModuleList(), []
+        known = dict(specs)
+        self.stages, self.reads = nn.ModuleList(), config.reads
         for part in config.stages:
             stage: Stage = part.build(known)
-            reads += [name for name in stage.reads if name not in made]
             taken = sorted(set(stage.makes) & set(known))
             if taken:
                 raise ConfigError(f"{type(stage).__name__} makes the stream {taken[0]!r}, which exists. Rename it.")
             known.update(stage.makes)
-            made.update(stage.makes)
             self.stages.append(stage)
         self.vocoder: Vocoder = config.vocoder.build(known)
-        reads += [name for name in self.vocoder.reads if name not in made]
-        self.reads = tuple(dict.fromkeys(reads))
         self.sample_rate = self.vocoder.sample_rate
         self.num_speakers = max(part.num_speakers for part in (*self._stages, self.vocoder))
 

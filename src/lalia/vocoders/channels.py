@@ -39,6 +39,10 @@ class Channels(Vocoder):
             """The stream that the vocoder is trained on."""
             return self.streams[0]
 
+        @property
+        def reads(self) -> tuple[str, ...]:
+            return self.streams
+
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         """
         :raises ConfigError: a stream is missing, or not like the first.
@@ -50,7 +54,7 @@ class Channels(Vocoder):
                     f"Channels speaks {', '.join(config.streams)} with one vocoder, but {stream!r} is not like the "
                     "first or does not exist. Name streams of one tokenizer."
                 )
-        self.config, self.reads = config, config.streams
+        self.config, self.reads = config, config.reads
         self.vocoder: Vocoder = config.vocoder.build(specs)
         self._inner = self.vocoder.reads[0]
         self.sample_rate, self.num_speakers = self.vocoder.sample_rate, self.vocoder.num_speakers

@@ -57,7 +57,7 @@ class CodecDecoder(Vocoder):
             raise ConfigError(
                 f"CodecDecoder reads {config.stream!r} of {spec}, but its codec makes {known}. Name the codec's stream."
             )
-        self.reads, self.stream, self.spec = (config.stream,), config.stream, spec
+        self.reads, self.stream, self.spec = config.reads, config.stream, spec
         self.num_codebooks, self.codebook_size = spec.kind.num_codebooks, spec.kind.codebook_size
         self.sample_rate, self.hop = self.synthesizer.sample_rate, self.synthesizer.hop
 

@@ -89,7 +89,7 @@ class GriffinLim(Vocoder):
         self.config = config
         self.spec = spec = find_spec(specs, config.stream, "GriffinLim")
         self.stream = config.stream
-        self.reads = (config.stream,)
+        self.reads = config.reads
         self.sample_rate = config.sample_rate
         self.step = hop_of(config.sample_rate, spec.frame_rate, "GriffinLim", config.upsample)
         self.hop = self.step * config.upsample

@@ -44,7 +44,7 @@ class MelVocoder(Vocoder):
         if not isinstance(spec.kind, Continuous):
             raise ConfigError(f"{name} reads features, and {config.stream!r} holds codes. Put a stage before it.")
         self.stream = config.stream
-        self.reads = (config.stream,)
+        self.reads = config.reads
         self.sample_rate = config.sample_rate
         self.hop = hop_of(config.sample_rate, spec.frame_rate, name)
         self.dim = spec.kind.dim

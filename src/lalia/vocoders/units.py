@@ -56,6 +56,10 @@ class UnitVocoder(Vocoder):
         durations: str | None = None
         conditions: tuple[str, ...] = ()
 
+        @property
+        def reads(self) -> tuple[str, ...]:
+            return (self.stream, *([self.durations] if self.durations else []), *self.conditions)
+
     field: Field
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec], *, dim: int, duration_dim: int) -> None:
@@ -78,7 +82,7 @@ class UnitVocoder(Vocoder):
                 "Unset predict_durations."
             )
         self.stream = config.stream
-        self.reads = (config.stream, *([config.durations] if config.durations else []), *config.conditions)
+        self.reads = config.reads
         self.sample_rate = config.sample_rate
         self.hop = hop_of(config.sample_rate, spec.frame_rate, name)
         self.codebook_size = spec.kind.codebook_size

@@ -103,7 +103,7 @@ class WaveGlow(Vocoder):
             raise ConfigError(f"WaveGlow reads mel features, and {config.stream!r} holds codes. Put a stage before it.")
         self.bins = spec.kind.dim
         self.stream = config.stream
-        self.reads = (config.stream,)
+        self.reads = config.reads
         self.sample_rate = config.sample_rate
         self.hop = hop_of(config.sample_rate, spec.frame_rate, "WaveGlow")
         rounds = math.ceil(config.num_flows / config.early_every) - 1
