@@ -49,6 +49,15 @@ def _no_network() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For layers so small that they take longer to share than to compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # -- a tiny model, recordings and the program, for every test that needs them --------------------
 
 

@@ -24,13 +24,7 @@ SET = (
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Layers as small as these take longer to share than to compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

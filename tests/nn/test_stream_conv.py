@@ -7,14 +7,7 @@ from lalia.errors import ConfigError, LayoutError
 from lalia.nn.stream_conv import CausalConv, CausalConvTranspose
 from lalia.streaming import reset_rows, select_rows
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Layers as small as these take longer to share than to compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SHAPES = {
