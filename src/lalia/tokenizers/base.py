@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lalia.audio import Audio
 from lalia.config import Configuration
+from lalia.errors import ConfigError
 from lalia.streaming import State
 from lalia.streams import StreamSpec, TokenSequence
 
-__all__ = ["SpeechTokenizer", "identity_of"]
+__all__ = ["Fetched", "SpeechTokenizer", "identity_of"]
 
 
 @runtime_checkable
@@ -34,6 +35,25 @@ class SpeechTokenizer(Protocol):
         :param final: no more audio follows: give what is still held back.
         """
         ...
+
+
+class Fetched:
+    """Part of a tokenizer all of whose weights are fetched: there is nothing of it to store."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Nothing: what it learned is fetched."""
+        return {}
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of ``weights``.
+
+        :raises ConfigError: there is something to load.
+        """
+        if tensors:
+            raise ConfigError(
+                f"{type(self).__name__} got weights ({min(tensors)!r}), but fetches its own. "
+                "They are of another tokenizer."
+            )
 
 
 def identity_of(config: Configuration, tensors: Mapping[str, Tensor], **more: Any) -> str:

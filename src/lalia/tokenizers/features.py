@@ -19,7 +19,7 @@ from lalia.streaming import State
 from lalia.streams import Continuous, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
 from lalia.tokenizers.held import Held
-from lalia.tokenizers.ssl_units import tiny_architecture
+from lalia.tokenizers.over_encoder import OverEncoder
 from lalia.tokenizers.widths import width_of
 
 __all__ = ["Features", "FeaturesState", "Mel", "MelState"]
@@ -148,7 +148,7 @@ class Features(Configurable, nn.Module):
     """
 
     @dataclass(frozen=True)
-    class Config(Configurable.Config):
+    class Config(OverEncoder, Configurable.Config):
         encoder: str
         _: KW_ONLY
         layer: int | None = None
@@ -167,8 +167,7 @@ class Features(Configurable, nn.Module):
 
         def tiny(self) -> "Features.Config":
             """A random encoder of HuBERT's shape: its features are the same each time, but mean nothing."""
-            name = self.encoder if self.encoder.startswith("tiny-") else f"tiny-{self.encoder}"
-            return replace(self, encoder=name, layer=2, dim=None, pretrained=False, architecture=tiny_architecture())
+            return replace(self, dim=None, **self.tiny_encoder)
 
         @property
         def width(self) -> int:
@@ -183,34 +182,14 @@ class Features(Configurable, nn.Module):
             """What the stream holds, known without building anything."""
             return StreamSpec(kind=Continuous(self.width * self.stack), frame_rate=50 / self.pool / self.stack)
 
-        @property
-        def sample_rate(self) -> int:
-            """Of the sound that it reads, in Hz."""
-            return self.encoder_config.sample_rate
-
-        @property
-        def encoder_config(self) -> SpeechEncoder.Config:
-            return SpeechEncoder.Config(
-                self.encoder,
-                layer=self.layer,
-                pool=self.pool,
-                windows=self.windows,
-                pretrained=self.pretrained,
-                architecture=self.architecture,
-            )
-
     def __init__(self, config: Config, encoder: SpeechEncoder | None = None) -> None:
         """
         :param encoder: one that is built already, so that several tokenizers can share it.
         :raises ConfigError: it is another than the configuration says, or has features of another width.
         """
         super().__init__()
-        if encoder is not None and encoder.config != config.encoder_config:
-            raise ConfigError(
-                f"Features needs {config.encoder_config}, not {encoder.config}. Build that of config.encoder_config."
-            )
         self.config = config
-        self.encoder: SpeechEncoder = encoder if encoder is not None else config.encoder_config.build()
+        self.encoder = config.build_encoder(encoder)
         if self.encoder.dim != config.width:
             raise ConfigError(
                 f"{config.encoder!r} has features of {self.encoder.dim} values, not {config.width}. "

@@ -19,7 +19,7 @@ from lalia.encoders.loading import quiet
 from lalia.errors import ConfigError, WeightsError
 from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence
-from lalia.tokenizers.base import identity_of
+from lalia.tokenizers.base import Fetched, identity_of
 
 __all__ = ["HFCodec", "HFCodecFacts", "HFSynthesizer", "known_facts"]
 
@@ -123,7 +123,7 @@ class HFCodecFacts:
         """Draw what transformers leaves empty in a model of random weights."""
 
 
-class HFCodec(Configurable, nn.Module):
+class HFCodec(Fetched, Configurable, nn.Module):
     """What both have: codes of whole recordings, and a part that speaks."""
 
     config: Any
@@ -147,20 +147,6 @@ class HFCodec(Configurable, nn.Module):
     def identity(self) -> str:
         """SHA-256 over the configuration and all weights."""
         return identity_of(self.config, self.state_dict())
-
-    def weights(self) -> dict[str, Tensor]:
-        """Nothing: what it learned is fetched."""
-        return {}
-
-    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of ``weights``.
-
-        :raises ConfigError: there is something to load.
-        """
-        if tensors:
-            raise ConfigError(
-                f"{type(self).__name__} got weights ({min(tensors)!r}), but fetches its own. They are of another one."
-            )
 
     def quantize(self, samples: Tensor) -> Tensor:
         """Samples [R, 1, N] to codes [R, K, T]."""

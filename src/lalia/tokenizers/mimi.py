@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lalia.audio import Audio
 from lalia.checkpoints import fetch, mimi
@@ -16,7 +16,7 @@ from lalia.nn.quantize_parts import SplitResidualVQ
 from lalia.nn.seanet import SEANet, StackState
 from lalia.nn.transformer import Transformer
 from lalia.streams import StreamSpec, TokenSequence
-from lalia.tokenizers.base import identity_of
+from lalia.tokenizers.base import Fetched, identity_of
 from lalia.tokenizers.codec import Codec, CodecEncoderState, CodecSynthesizer
 
 __all__ = ["Mimi"]
@@ -64,7 +64,7 @@ _ONLY = {
 """What lalia's modules have no other value for."""
 
 
-class Mimi(Configurable, nn.Module):
+class Mimi(Fetched, Configurable, nn.Module):
     """Mimi (arXiv:2410.00037 §3.3): 24 kHz, 12.5 frames a second, 2048 codes; the first codebook is of meaning.
 
     What it learned is fetched, never copied into a model.
@@ -208,20 +208,6 @@ class Mimi(Configurable, nn.Module):
     def identity(self) -> str:
         """SHA-256 over the configuration and all weights."""
         return identity_of(self.config, self.codec.weights())
-
-    def weights(self) -> dict[str, Tensor]:
-        """Nothing: what it learned is fetched."""
-        return {}
-
-    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of ``weights``.
-
-        :raises ConfigError: there is something to load.
-        """
-        if tensors:
-            raise ConfigError(
-                f"Mimi got weights ({min(tensors)!r}), but fetches its own. They are of another tokenizer."
-            )
 
     def init_state(self, batch_size: int) -> CodecEncoderState:
         """An empty stream for each row."""

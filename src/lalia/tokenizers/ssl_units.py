@@ -20,9 +20,10 @@ from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.over_encoder import OverEncoder
 from lalia.tokenizers.runs import OpenRun
 
-__all__ = ["SSLUnits", "UnitState", "tiny_architecture"]
+__all__ = ["SSLUnits", "UnitState"]
 
 _FIT_ROWS = 32768
 
@@ -39,7 +40,7 @@ class SSLUnits(Configurable, nn.Module):
     """Codes [B, 1, T] at the encoder's frame rate; with ``deduplicate``, one per run, with durations."""
 
     @dataclass(frozen=True)
-    class Config(Configurable.Config):
+    class Config(OverEncoder, Configurable.Config):
         """
         :param encoder: known weights, a directory or a hub id of a speech encoder.
         :param layer: of the encoder, from 1; the last when not given.
@@ -71,33 +72,14 @@ class SSLUnits(Configurable, nn.Module):
             """A random encoder of HuBERT's shape: its units are the same each time, but mean nothing."""
             return replace(
                 self,
-                encoder=self.encoder if self.encoder.startswith("tiny-") else f"tiny-{self.encoder}",
-                layer=2,
                 clusters=min(self.clusters, 50),
-                pretrained=False,
-                architecture=tiny_architecture(),
+                **self.tiny_encoder,
             )
 
         @property
         def spec(self) -> StreamSpec:
             """What the stream holds, known without building anything."""
             return StreamSpec(kind=Discrete(self.clusters), frame_rate=50 / self.pool, deduplicated=self.deduplicate)
-
-        @property
-        def sample_rate(self) -> int:
-            """Of the sound that it reads, in Hz; a tokenizer of text has none."""
-            return self.encoder_config.sample_rate
-
-        @property
-        def encoder_config(self) -> SpeechEncoder.Config:
-            return SpeechEncoder.Config(
-                self.encoder,
-                layer=self.layer,
-                pool=self.pool,
-                windows=self.windows,
-                pretrained=self.pretrained,
-                architecture=self.architecture,
-            )
 
     mean: Tensor
     scale: Tensor
@@ -109,13 +91,9 @@ class SSLUnits(Configurable, nn.Module):
         :raises ConfigError: it is another than the configuration says.
         """
         super().__init__()
-        if encoder is not None and encoder.config != config.encoder_config:
-            raise ConfigError(
-                f"SSLUnits needs {config.encoder_config}, not {encoder.config}. Build that of config.encoder_config."
-            )
         self.config = config
         self.spec = config.spec
-        self.encoder: SpeechEncoder = encoder if encoder is not None else config.encoder_config.build()
+        self.encoder = config.build_encoder(encoder)
         self.sample_rate = self.encoder.sample_rate
         dim = self.encoder.dim
         self.register_buffer("mean", torch.zeros(dim))
@@ -229,20 +207,6 @@ class SSLUnits(Configurable, nn.Module):
     def _quantize(self, features: Tensor) -> Tensor:
         """Codes [t] of the features [t, D] of one window: always of one, so that a stream rounds as the whole does."""
         return assign((features - self.mean) / self.scale, self.centroids).cpu()
-
-
-def tiny_architecture() -> dict[str, Any]:
-    """An encoder of HuBERT's shape, for tests and tiny models."""
-    return {
-        "model_type": "hubert",
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "conv_dim": [32] * 7,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    }
 
 
 def _half(features: Tensor) -> Tensor:
