@@ -27,7 +27,7 @@ LEVELS: tuple[set[str], ...] = (
     {"data"},
     {"evaluation", "realtime", "tasks", "training"},
     {"recipe"},
-    {"listening", "recipes"},
+    {"listening", "published", "recipes"},
     {"doctor", "model", "lalia"},  # "lalia" is the package's own __init__, which offers load()
     {"overview", "train"},
     {"cli", "__main__"},

@@ -289,6 +289,12 @@ def deinterleave(weight: Tensor, head_dim: int) -> Tensor:
 
     RoPE turns pairs of numbers; whether these are neighbours (Moshi, Helium) or half a head apart (Llama) is
     the order of the rows alone, as queries and keys change together.
+
+    :raises WeightsError: the rows are not those of whole heads.
     """
+    if len(weight) % head_dim:
+        raise WeightsError(
+            f"Queries of {len(weight)} rows are no heads of {head_dim}. Give the config.json of the weights."
+        )
     order = torch.cat([torch.arange(0, head_dim, 2), torch.arange(1, head_dim, 2)])
     return weight.unflatten(0, (-1, head_dim))[:, order].flatten(0, 1)

@@ -198,11 +198,10 @@ class _CodecSpeaker:
 def _load_codec(name: str, output: Path) -> _CodecSpeaker | None:
     """A codec whose sound can be written; None where the name is that of something else than a tokenizer."""
     from lalia.errors import ConfigError
-    from lalia.model import find, load_tokenizer
-    from lalia.store import holds
+    from lalia.model import find, holds_tokenizer, load_tokenizer
 
     folder = find(name)
-    if not holds(folder, "tokenizer"):
+    if not holds_tokenizer(folder):
         return None
     tokenizer = load_tokenizer(folder)
     if not hasattr(tokenizer, "decode"):

@@ -90,7 +90,8 @@ class Linear(Head):
         out = []
         for k in range(present.shape[1]):
             own = self.rows(k)
-            scope = range(self.vocabulary.size) if self.joint else own
+            # What cannot come has no part in it, as in `draw`.
+            scope = range(self.vocabulary.size) if self.joint else own[: self.num_ids[k]]
             # Only the cells that exist go through the output matrix: no work is spent on padding.
             at = present[:, k].reshape(-1).nonzero()[:, 0]
             ids = values[:, k].reshape(-1)[at] + (own.start - scope.start)

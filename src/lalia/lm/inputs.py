@@ -24,11 +24,14 @@ class Lookup(Configuration):
     :param table: streams that name the same table share one vocabulary, and their heads predict over all of
         it (joint softmax); by default each stream has its own.
     :param tied_to: read the rows of that stream (two channels of one tokenizer).
+    :param absent: a codebook that has no code at a step, as before a delay has passed, enters by an embedding of its
+        own (Moshi's code 2048) rather than not at all.
     """
 
     table: str | None = None
     _: KW_ONLY
     tied_to: str | None = None
+    absent: bool = False
 
 
 class Table(nn.Module):

@@ -93,6 +93,14 @@ class SpeechLM(Configurable, nn.Module):
                 if isinstance(c, Project.Config)
             }
         )
+        self.absent = nn.ParameterDict(
+            {
+                s: nn.Parameter(0.02 * torch.randn(self.wiring.discrete(s).num_codebooks, dim))
+                for s, c in config.inputs.items()
+                if isinstance(c, Lookup) and c.absent
+            }
+        )
+        """What enters for a codebook that has no code at a step [K, D]."""
         self.heads = nn.ModuleDict()
         for name, streams in self.wiring.tables().items():
             self._build_table(name, streams, dim)
@@ -144,6 +152,9 @@ class SpeechLM(Configurable, nn.Module):
                 x = x if present is None else x * present[:, 0, :, None]
             else:
                 x = self.tables[self.wiring.table_of(stream)](self.wiring.rows_of(stream), grid.values[stream], present)
+            if present is not None and stream in self.absent:
+                rows = self.absent[stream]
+                x = x + (~present).transpose(1, 2).to(rows.dtype) @ rows
             total = x if total is None else total + x
             if self.config.combine == "mean" and present is not None:
                 n = present.sum(dim=1)[..., None]

@@ -13,9 +13,10 @@ from lalia.checkpoints import hub
 from lalia.config import Configuration
 from lalia.errors import CheckpointError, WeightsError
 from lalia.model.model import Model
+from lalia.published import recognise
 from lalia.store import DESCRIPTION, holds, read_description, read_weights, write_description, write_weights
 
-__all__ = ["bundled", "find", "load", "load_tokenizer", "open_tokenizer", "save_tokenizer"]
+__all__ = ["bundled", "find", "holds_tokenizer", "load", "load_tokenizer", "open_tokenizer", "save_tokenizer"]
 
 
 def bundled() -> dict[str, Path]:
@@ -31,6 +32,8 @@ def bundled() -> dict[str, Path]:
 def find(name: str | Path) -> Path:
     """The directory of a model: a bundled name, a path, or a hub id (``owner/name``).
 
+    It is one that lalia wrote, or a checkpoint that others published (``lalia.published``).
+
     :raises CheckpointError: there is no such model.
     :raises WeightsError: the hub does not have it, or cannot be reached.
     """
@@ -38,13 +41,16 @@ def find(name: str | Path) -> Path:
     if str(name) in models:
         return models[str(name)]
     path = Path(name).expanduser()
-    if (path / DESCRIPTION).is_file():
+    if (path / DESCRIPTION).is_file() or (path.is_dir() and recognise(path) is not None):
         return path
     if path.is_dir():
         finished = sorted(path.glob(f"stages/*/*/{DESCRIPTION}"))
         if finished:
             raise CheckpointError(f"{path} is a run that has not ended. Name {finished[-1].parent} instead.")
-        raise CheckpointError(f"{path} has no {DESCRIPTION}. Name a directory that lalia wrote.")
+        raise CheckpointError(
+            f"{path} has no {DESCRIPTION}, and is no checkpoint of a published model that lalia knows. "
+            "Name a directory that lalia wrote, or one as Moshi or LLaMA-Omni were published."
+        )
     if path.exists():
         raise CheckpointError(f"{path} is a file. Name the directory of a model.")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) and not path.parent.exists():
@@ -59,10 +65,23 @@ def find(name: str | Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    try:
-        return hub.snapshot(name, offline=True, description=DESCRIPTION)
-    except WeightsError:
-        return hub.snapshot(name, description=DESCRIPTION)
+    for offline in (True, False):
+        try:
+            folder = hub.snapshot(name, offline=offline)
+            if (folder / DESCRIPTION).is_file() or recognise(folder) is not None:
+                return folder
+        except WeightsError:
+            # A cache may have some of its files only.
+            if not offline:
+                raise
+    raise CheckpointError(
+        f"{name} on the hub is neither a model that lalia wrote nor a published one that it knows. Name another."
+    )
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a directory that ``find`` gave holds a tokenizer alone."""
+    return (folder / DESCRIPTION).is_file() and holds(folder, "tokenizer")
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
@@ -79,7 +98,7 @@ def load_tokenizer(name: str | Path) -> Any:
     :raises LaliaError: there is none by that name.
     """
     folder = find(name)
-    if not holds(folder, "tokenizer"):
+    if not holds_tokenizer(folder):
         model = Model.load(folder)
         return model.tokenizer(model.speech_stream)
     config, more = read_description(folder, "tokenizer")

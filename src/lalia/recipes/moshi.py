@@ -1,7 +1,7 @@
 """Moshi (Defossez et al. 2024): it hears and speaks at once, with an inner monologue in text."""
 
 from lalia.layouts import Parallel
-from lalia.lm import Depth, DepthTransformer, Linear, Lookup, SpeechLM, Transformer
+from lalia.lm import Depth, DepthTransformer, Linear, Lookup, Sampler, Sampling, SpeechLM, Transformer
 from lalia.recipe import Recipe, Stream
 from lalia.tokenizers import Mimi, Text
 from lalia.training import PredictTokens, Trainer, TrainStage
@@ -33,12 +33,15 @@ def moshi() -> Recipe:
         lms={
             "helium": SpeechLM.Config(
                 layout=Parallel(("text", "moshi", "user"), delays=(0, *DELAYS, *DELAYS), closed=False),
-                inputs={name: Lookup() for name in ("text", "moshi", "user")},
+                inputs={"text": Lookup(), "moshi": Lookup(absent=True), "user": Lookup(absent=True)},
                 backbone=Transformer.Config(num_layers=32, num_heads=32, dim=4096, ffn_dim=11264, context=3000),
                 heads={
                     "text": Linear.Config(),
                     "moshi": Depth.Config(DepthTransformer.Config(ffn_dim=2816), first="text"),
                 },
+                sampler=Sampler(
+                    Sampling(temperature=0.8, top_k=250), streams={"text": Sampling(temperature=0.7, top_k=25)}
+                ),
             )
         },
         vocoder=CodecDecoder.Config("moshi", mimi),
