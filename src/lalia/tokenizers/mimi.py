@@ -12,7 +12,8 @@ from lalia.checkpoints import fetch, mimi
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.nn.quantize_parts import SplitResidualVQ
-from lalia.nn.seanet import SEANet, StackState
+from lalia.nn.seanet import SEANet
+from lalia.nn.stack import StackState
 from lalia.nn.transformer import Transformer
 from lalia.streams import StreamSpec, TokenSequence
 from lalia.tokenizers.base import Fetched, identity_of
