@@ -45,6 +45,7 @@ class Stream(Configuration):
         of the run (pGSLM's durations and pitch).
     :param aligned_to: a stream with a clock: the text then keeps time with it, each word beginning at the frame at
         which it is said (Moshi's inner monologue).
+    :param text: what it always holds, whatever is said: a part of a prompt, with names of special tokens read as these.
     """
 
     tokenizer: Configuration
@@ -53,6 +54,7 @@ class Stream(Configuration):
     codebooks: tuple[int, int] | None = None
     per_run_of: str | None = None
     aligned_to: str | None = None
+    text: str | None = None
 
     @property
     def spec(self) -> StreamSpec:

@@ -73,8 +73,12 @@ def chat(
     """Answer a spoken question."""
     from lalia.model import load
 
-    speaker = load(model) if no_audio else _load_speaker(model, output)
-    reply = speaker.chat(audio, seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=not no_audio)
+    speaker = load(model)
+    vocoder = None if no_audio else speaker.vocoder
+    if vocoder is not None:
+        check_sound_file(output, vocoder.sample_rate)
+    speak = vocoder is not None
+    reply = speaker.chat(audio, seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=speak)
     said = reply.audio
     if said is not None:
         said.save(output)

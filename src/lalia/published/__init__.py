@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lalia.published import moshi
+from lalia.published import llama_omni, moshi
 from lalia.recipe import Recipe
 
 __all__ = ["FAMILIES", "Published", "recognise"]
@@ -45,7 +45,7 @@ class Published(Protocol):
         ...
 
 
-FAMILIES: tuple[Published, ...] = (moshi.KYUTAI, moshi.TRANSFORMERS)
+FAMILIES: tuple[Published, ...] = (moshi.KYUTAI, moshi.TRANSFORMERS, llama_omni.LLAMA_OMNI)
 
 
 def recognise(folder: Path) -> Published | None:

@@ -14,7 +14,7 @@ from lalia.checkpoints.tensors import Tensors, read_config, weight_files
 from lalia.errors import WeightsError
 from lalia.layouts import Parallel
 from lalia.lm import Depth
-from lalia.published.lookup import published_recipe
+from lalia.published.lookup import complete_config, published_recipe
 from lalia.recipe import Recipe, Stream
 from lalia.tokenizers import Mimi, Text
 from lalia.vocoders import CodecDecoder
@@ -196,16 +196,7 @@ class Transformers:
 
     def _config(self, folder: Path) -> dict[str, Any]:
         """``config.json`` with what it leaves out."""
-        from transformers import MoshiConfig
-
-        try:
-            config: dict[str, Any] = MoshiConfig.from_dict(dict(read_config(folder))).to_dict()
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise WeightsError(
-                f"{folder}/config.json is no configuration of Moshi ({reason}). Fetch it again."
-            ) from None
-        return config
+        return complete_config("moshi", read_config(folder), folder)
 
 
 KYUTAI, TRANSFORMERS = Kyutai(), Transformers()
