@@ -168,6 +168,18 @@ class Recipe(Configuration):
         return tuple(sorted(named, key=lambda c: c is not None))
 
     @property
+    def speech_stream(self) -> str:
+        """The stream of speech that the first language model reads and predicts, or the first of all.
+
+        :raises RecipeError: there is none.
+        """
+        predicted = [s for lm in self.lms.values() for s in lm.layout.streams if s in lm.heads]
+        for stream in (*predicted, *self.streams):
+            if stream in self.streams and self.streams[stream].sample_rate is not None:
+                return stream
+        raise RecipeError(f"Model {self.name!r} has no stream of speech. Choose another model.")
+
+    @property
     def voice_names(self) -> tuple[str, ...]:
         """The voices that have a name, from voice 0 on."""
         named = (getattr(stage.task, "voices", ()) for stage in self.stages)

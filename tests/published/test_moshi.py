@@ -18,7 +18,7 @@ from lalia.audio import Audio
 from lalia.cli import main
 from lalia.errors import LaliaError, WeightsError
 from lalia.lm import Sampler, Sampling, SpeechLM, collect
-from lalia.model import Model, find
+from lalia.model import Model, find, load_tokenizer
 from lalia.published import recognise
 from lalia.recipes import find as find_recipe
 from lalia.streams import Discrete, TokenSequence
@@ -231,6 +231,8 @@ def test_its_sound_is_that_of_its_mimi(folder: Path, upstream: Any) -> None:
         heard = upstream.audio_encoder.encode(sound, num_quantizers=K).audio_codes
     assert torch.equal(model.tokenizer("user").encode(Audio(sound, 1600)).values, heard)
     assert isinstance(model.vocoder, CodecDecoder)
+    # The tokenizer alone, without the language model.
+    assert load_tokenizer(folder).identity == model.tokenizer("moshi").identity
 
 
 def test_both_forms_are_one_model(transformers_folder: Path, kyutai_folder: Path) -> None:

@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from lalia.audio import Audio
 from lalia.checkpoints.mimi import state_dict
+from lalia.cli import main
 from lalia.config import from_dict, to_dict
 from lalia.errors import ConfigError, WeightsError
+from lalia.model import load_tokenizer
 from lalia.streams import Discrete, StreamSpec, TokenSequence
 from lalia.tokenizers import Mimi, SpeechTokenizer
 from lalia.vocoders import CodecDecoder
@@ -99,6 +101,20 @@ def test_sound_is_that_of_transformers(ours, theirs, frames):
     made = ours.decode(TokenSequence(codes, torch.tensor([frames] * 2)))
     assert float(expected.std()) > 0.05
     torch.testing.assert_close(made.samples, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_folder_of_mimi_alone_is_a_tokenizer(folder, theirs, tmp_path, capsys):
+    codec = load_tokenizer(folder)
+    x = torch.randn(1, 1, 320)
+    with torch.no_grad():
+        # 8 codebooks, or all that there are.
+        assert torch.equal(codec.encode(Audio(x, 1600)).values, theirs.encode(x, num_quantizers=6).audio_codes)
+    Audio(0.1 * x, 1600).save(tmp_path / "said.wav")
+    heard = tmp_path / "heard.wav"
+    assert main(["resynthesize", str(tmp_path / "said.wav"), "--tokenizer", str(folder), "-o", str(heard)]) == 0
+    assert Audio.load(heard, check=False).seconds == pytest.approx(0.2)
+    assert main(["chat", str(tmp_path / "said.wav"), "--model", str(folder), "-o", str(heard)]) == 2
+    assert "has no recipe.json" in capsys.readouterr().err
 
 
 def test_streaming_equals_transformers_offline(ours, theirs):

@@ -185,12 +185,8 @@ class Model:
 
     @property
     def speech_stream(self) -> str:
-        """The stream of speech that the model's first language model reads and predicts, or the first of all."""
-        predicted = [s for lm in self.recipe.lms.values() for s in lm.layout.streams if s in lm.heads]
-        for stream in (*predicted, *self.recipe.streams):
-            if stream in self.recipe.streams and self.recipe.streams[stream].sample_rate is not None:
-                return stream
-        raise ConfigError(f"Model {self.recipe.name!r} has no stream of speech. Choose another model.")
+        """The stream of speech that the model reads and predicts; see ``Recipe.speech_stream``."""
+        return self.recipe.speech_stream
 
     def voice(self, voice: int | str | None) -> int | None:
         """The number of a voice of the vocoder, given by number or by name.

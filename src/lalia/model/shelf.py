@@ -13,7 +13,7 @@ from lalia.checkpoints import hub
 from lalia.config import Configuration
 from lalia.errors import CheckpointError, WeightsError
 from lalia.model.model import Model
-from lalia.published import recognise
+from lalia.published import codec, recognise
 from lalia.store import DESCRIPTION, holds, read_description, read_weights, write_description, write_weights
 
 __all__ = ["bundled", "find", "holds_tokenizer", "load", "load_tokenizer", "open_tokenizer", "save_tokenizer"]
@@ -41,7 +41,7 @@ def find(name: str | Path) -> Path:
     if str(name) in models:
         return models[str(name)]
     path = Path(name).expanduser()
-    if (path / DESCRIPTION).is_file() or (path.is_dir() and recognise(path) is not None):
+    if path.is_dir() and _known(path):
         return path
     if path.is_dir():
         finished = sorted(path.glob(f"stages/*/*/{DESCRIPTION}"))
@@ -68,7 +68,7 @@ def _from_hub(name: str) -> Path:
     for offline in (True, False):
         try:
             folder = hub.snapshot(name, offline=offline)
-            if (folder / DESCRIPTION).is_file() or recognise(folder) is not None:
+            if _known(folder):
                 return folder
         except WeightsError:
             # A cache may have some of its files only.
@@ -79,9 +79,16 @@ def _from_hub(name: str) -> Path:
     )
 
 
+def _known(folder: Path) -> bool:
+    described = (folder / DESCRIPTION).is_file()
+    return described or recognise(folder) is not None or codec(folder, hub.name_of(folder)) is not None
+
+
 def holds_tokenizer(folder: Path) -> bool:
     """Whether a directory that ``find`` gave holds a tokenizer alone."""
-    return (folder / DESCRIPTION).is_file() and holds(folder, "tokenizer")
+    if (folder / DESCRIPTION).is_file():
+        return holds(folder, "tokenizer")
+    return codec(folder, hub.name_of(folder)) is not None
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
@@ -93,12 +100,20 @@ def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
 
 
 def load_tokenizer(name: str | Path) -> Any:
-    """A tokenizer of speech: a model's (bundled or a directory), or one that was saved alone.
+    """A tokenizer of speech: a model's (bundled, a directory or published), or one that was saved or published alone.
 
     :raises LaliaError: there is none by that name.
     """
     folder = find(name)
-    if not holds_tokenizer(folder):
+    if not (folder / DESCRIPTION).is_file():
+        name, published = hub.name_of(folder), recognise(folder)
+        config: Any = codec(folder, name)
+        if published is not None:
+            # Without the language models beside it.
+            recipe = published.recipe(folder, name)
+            config = recipe.streams[recipe.speech_stream].tokenizer
+        return config.build()
+    if not holds(folder, "tokenizer"):
         model = Model.load(folder)
         return model.tokenizer(model.speech_stream)
     config, more = read_description(folder, "tokenizer")

@@ -4,15 +4,18 @@ One module for each family of upstream. It knows files and names; sizes come fro
 of the same form is a small model.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
+from lalia.checkpoints.tensors import read_config
 from lalia.published import llama_omni, moshi
 from lalia.recipe import Recipe
+from lalia.tokenizers import Mimi
 
-__all__ = ["FAMILIES", "Published", "recognise"]
+__all__ = ["FAMILIES", "Published", "codec", "recognise"]
 
 
 class Published(Protocol):
@@ -54,3 +57,18 @@ def recognise(folder: Path) -> Published | None:
     :raises WeightsError: it is of one, but damaged.
     """
     return next((family for family in FAMILIES if family.recognises(folder)), None)
+
+
+def codec(folder: Path, name: str) -> Mimi.Config | None:
+    """The codec that a folder holds alone, without a model that speaks with it; None where it holds none.
+
+    :param name: what the codec is to call the folder: a path or a hub id.
+    :raises WeightsError: its ``config.json`` is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    said = read_config(folder)
+    if said.get("model_type") != "mimi":
+        return None
+    whole = Mimi.Config(name, num_codebooks=1, architecture=said)
+    return replace(whole, num_codebooks=min(Mimi.Config.num_codebooks, whole.most_codebooks))

@@ -54,7 +54,7 @@ class Mimi(Fetched, Configurable, nn.Module):
         architecture: Mapping[str, Any] | None = None
 
         def __post_init__(self) -> None:
-            most = self._facts["num_quantizers"]
+            most = self.most_codebooks
             if not 1 <= self.num_codebooks <= most:
                 raise ConfigError(f"Mimi gives 1 to {most} codebooks, not {self.num_codebooks}. Set num_codebooks.")
             for name, value in _ONLY.items():
@@ -87,6 +87,11 @@ class Mimi(Fetched, Configurable, nn.Module):
             if "rope_theta" in rope:
                 given["rope_theta"] = rope["rope_theta"]
             return {name: given[name] if given.get(name) is not None else v for name, v in mimi.PUBLISHED.items()}
+
+        @property
+        def most_codebooks(self) -> int:
+            """How many there are."""
+            return int(self._facts["num_quantizers"])
 
         @property
         def codec(self) -> Codec.Config:
