@@ -99,7 +99,8 @@ class Model:
     def _load_published(
         cls, folder: Path, published: Published, device: str | torch.device, dtype: torch.dtype
     ) -> "Model":
-        recipe = published.recipe(folder, name_of(folder))
+        name = name_of(folder)
+        recipe = published.recipe(folder, name)
         whole = nn.Module()
         with torch.device("meta"):
             whole.lms = lms = build_lms(recipe)
@@ -114,7 +115,7 @@ class Model:
         model = cls(recipe, lms=lms)
         model.take_decoders()
         model.module.to(device=device, dtype=dtype).eval()
-        if lacking := published.missing(folder):
+        if lacking := published.missing(name):
             warnings.warn(lacking, stacklevel=3)
         return model
 

@@ -43,8 +43,11 @@ class Published(Protocol):
         """
         ...
 
-    def missing(self, folder: Path) -> str:
-        """One line on what the checkpoint does not hold and the model therefore cannot do; else empty."""
+    def missing(self, name: str) -> str:
+        """One line on what the checkpoint does not hold and the model therefore cannot do; else empty.
+
+        :param name: what to call it.
+        """
         ...
 
 

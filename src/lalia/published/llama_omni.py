@@ -146,9 +146,9 @@ class LlamaOmni:
         made["lms.speech_decoder.start"] = found["generator.input.bias"].new_zeros(len(found["generator.input.bias"]))
         return made
 
-    def missing(self, folder: Path) -> str:
+    def missing(self, name: str) -> str:
         return (
-            f"{folder} has no vocoder: that of LLaMA-Omni is published apart, as a pickle, which lalia does not open. "
+            f"{name} has no vocoder: that of LLaMA-Omni is published apart, as a pickle, which lalia does not open. "
             "The model answers in text and in units of speech, without sound."
         )
 

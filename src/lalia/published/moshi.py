@@ -159,7 +159,7 @@ class Kyutai:
         files = _repository(folder)
         return model_tensors(moshi.from_kyutai(Tensors([files.lm]), files.config))
 
-    def missing(self, folder: Path) -> str:
+    def missing(self, name: str) -> str:
         return ""
 
 
@@ -191,7 +191,7 @@ class Transformers:
         own = {name: files[name] for name in files if not name.startswith("audio_encoder.")}
         return model_tensors(moshi.from_transformers(own, self._config(folder)))
 
-    def missing(self, folder: Path) -> str:
+    def missing(self, name: str) -> str:
         return ""
 
     def _config(self, folder: Path) -> dict[str, Any]:
