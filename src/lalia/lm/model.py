@@ -14,11 +14,12 @@ from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.layouts import Flat, Grid, Layout, Vocabulary
 from lalia.lm.generation import generate
-from lalia.lm.head import Head
+from lalia.lm.head import CellHead, Head
 from lalia.lm.heads import Linear
 from lalia.lm.hf import HF, take_rows
 from lalia.lm.inputs import Lookup, Project, Table
 from lalia.lm.sampling import Sampler
+from lalia.lm.weighing import Weight, apart
 from lalia.lm.wiring import Wiring
 from lalia.nn.dual_tower import DualTower
 from lalia.nn.transformer import Transformer
@@ -112,6 +113,18 @@ class SpeechLM(Configurable, nn.Module):
         assert isinstance(head, Head)
         return head
 
+    def cell_head(self, stream: str) -> CellHead:
+        """The head of a stream whose cells can have weights.
+
+        :raises ConfigError: its loss is not one of cells.
+        """
+        head = self.heads[stream]
+        if not isinstance(head, CellHead):
+            raise ConfigError(
+                f"{type(head).__name__} has no loss for each cell of {stream!r}. Give the stream one weight, a number."
+            )
+        return head
+
     def linear(self, stream: str) -> Linear:
         """The head of a stream that is predicted from a table."""
         head = self.heads[stream]
@@ -188,29 +201,41 @@ class SpeechLM(Configurable, nn.Module):
         """The loss terms of all heads."""
         return tuple(term for stream in self.heads for term in self.head(stream).terms)
 
-    def counts(self, grid: Grid, streams: Streams | None = None) -> dict[str, float]:
-        """What each term of ``losses`` is to be divided by."""
-        return {t: n for s in self.heads for t, n in self.head(s).counts(grid, streams or {}).items()}
+    def counts(
+        self, grid: Grid, streams: Streams | None = None, cells: Mapping[str, Weight] | None = None
+    ) -> dict[str, float]:
+        """What each term of ``losses`` is to be divided by; parameters as there."""
+        counts: dict[str, float] = {}
+        for s in self.heads:
+            weight = (cells or {}).get(s)
+            known = (grid, streams or {})
+            counts |= self.head(s).counts(*known) if weight is None else self.cell_head(s).counts(*known, weight)
+        return counts
 
-    def losses(self, grid: Grid, streams: Streams | None = None) -> dict[str, Tensor]:
+    def losses(
+        self, grid: Grid, streams: Streams | None = None, cells: Mapping[str, Weight] | None = None
+    ) -> dict[str, Tensor]:
         """The sum of every loss term of every head.
 
         :param streams: those that have no cells in the grid (of aligned heads).
+        :param cells: weights of the cells of streams, where they differ.
         """
         hidden = self(grid)
-        return {
-            term: loss
-            for s in self.heads
-            for term, loss in self.head(s).losses(self.hidden_of(s, hidden), grid, streams or {}).items()
-        }
+        losses: dict[str, Tensor] = {}
+        for s in self.heads:
+            weight = (cells or {}).get(s)
+            known = (self.hidden_of(s, hidden), grid, streams or {})
+            losses |= self.head(s).losses(*known) if weight is None else self.cell_head(s).losses(*known, weight)
+        return losses
 
     def loss(
-        self, grid: Grid, weights: Mapping[str, float] | None = None, streams: Streams | None = None
+        self, grid: Grid, weights: Mapping[str, float | Weight] | None = None, streams: Streams | None = None
     ) -> dict[str, Tensor]:
         """The mean of every loss term, and their weighted sum as ``total``."""
-        counts = self.counts(grid, streams)
-        losses = {t: x / max(counts[t], 1) for t, x in self.losses(grid, streams).items()}
-        total = torch.stack([(weights or {}).get(s, 1.0) * x for s, x in losses.items()]).sum()
+        terms, cells = apart(weights or {})
+        counts = self.counts(grid, streams, cells)
+        losses = {t: x / (counts[t] or 1.0) for t, x in self.losses(grid, streams, cells).items()}
+        total = torch.stack([terms.get(s, 1.0) * x for s, x in losses.items()]).sum()
         return {**losses, "total": total}
 
     def pack(self, streams: Streams) -> Grid:
