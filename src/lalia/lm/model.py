@@ -22,6 +22,7 @@ from lalia.lm.sampling import Sampler
 from lalia.lm.weighing import Weight, apart
 from lalia.lm.wiring import Wiring
 from lalia.nn.dual_tower import DualTower
+from lalia.nn.masks import Mask
 from lalia.nn.transformer import Transformer
 from lalia.streaming import State
 from lalia.streams import Streams, StreamSpec
@@ -84,6 +85,7 @@ class SpeechLM(Configurable, nn.Module):
         self.aligned = _check_steps(config)
         """Whether its heads are aligned with the steps rather than predict the next ones."""
         self.backbone: Transformer | HF | DualTower = config.backbone.build()
+        _check_sight(self.backbone.sight.mask, self.aligned)
         dim = self.backbone.dim
         self.start = nn.Parameter(torch.zeros(dim))
         self.tables = nn.ModuleDict()
@@ -176,9 +178,7 @@ class SpeechLM(Configurable, nn.Module):
         """
         if self.aligned:
             x = self.embed(grid).to(self.start.dtype).repeat_interleave(self.config.upsample, dim=-2)
-            if state is None:
-                return self.backbone(x)
-            return self.backbone(x, grid.lengths * self.config.upsample, state)
+            return self._through(x, grid.lengths * self.config.upsample, state)
         if not first:
             assert state is not None, "steps that do not begin at 0 need the state of those before"
             return self.backbone(self.embed(grid).to(self.start.dtype), grid.lengths, state)
@@ -189,7 +189,22 @@ class SpeechLM(Configurable, nn.Module):
             return x[..., :0, :]
         if steps:
             x = torch.cat([x, self.embed(grid.steps(0, steps)).to(x.dtype)], dim=-2)
-        return self.backbone(x) if state is None else self.backbone(x, grid.lengths + 1, state)
+        return self._through(x, grid.lengths + (state is not None), state, grid)
+
+    def _through(self, x: Tensor, lengths: Tensor, state: State | None, grid: Grid | None = None) -> Tensor:
+        """The backbone from the first step on, told what its mask asks for."""
+        sight = self.backbone.sight
+        # Causality alone keeps padding at the end from the steps that count.
+        known = lengths if state is not None or sight.ends_late else None
+        prefix = self._given(grid) + 1 if grid is not None and sight.mask == "prefix" else None
+        return self.backbone(x, known, state, prefix=prefix)
+
+    def _given(self, grid: Grid) -> Tensor:
+        """How many steps of each row [B] come before the first in which something is predicted."""
+        predicted = torch.stack([grid.present(s).any(dim=1) for s in self.heads]).any(dim=0)
+        steps = torch.arange(grid.num_steps, device=predicted.device)
+        last = grid.lengths.to(predicted.device)
+        return torch.minimum(torch.where(predicted, steps, grid.num_steps).amin(dim=1), last)
 
     def nll(self, grid: Grid) -> dict[str, Tensor]:
         """Negative log-likelihood of every cell of every predicted stream [B, K, S] in nats; 0 where absent."""
@@ -351,6 +366,14 @@ class SpeechLM(Configurable, nn.Module):
 def _key(stream: str) -> str:
     """A stream's name as that of a module, which has no dots."""
     return stream.replace(".", "/")
+
+
+def _check_sight(mask: Mask, aligned: bool) -> None:
+    """:raises ConfigError: steps see what they are to predict; or a prefix where nothing is predicted after it."""
+    if mask in ("block", "full") and not aligned:
+        raise ConfigError(f"With the mask {mask!r} a step sees the steps that it predicts. Use it with CTC heads only.")
+    if mask == "prefix" and aligned:
+        raise ConfigError("The mask 'prefix' shows what comes before the first prediction. Use 'full' with CTC heads.")
 
 
 def _check_steps(config: SpeechLM.Config) -> bool:
