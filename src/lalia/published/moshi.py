@@ -92,6 +92,8 @@ def _recipe(name: str, sizes: _Sizes, configs: moshi.Configs, codec: Mapping[str
         },
         lms={"helium": lm},
         vocoder=CodecDecoder.Config("moshi", own),
+        # They are of the published size.
+        stages=(),
         published_parameters=None,
     )
 
