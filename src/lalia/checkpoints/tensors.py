@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lalia.errors import WeightsError
 
-__all__ = ["Tensors", "read_config", "weight_files"]
+__all__ = ["Tensors", "read_config", "read_tensors", "weight_files"]
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -56,6 +56,14 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         raise WeightsError(f"{folder} has no safetensors file. Give weights as safetensors.")
     return files
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of the safetensors files of a folder, in single precision.
+
+    :raises WeightsError: there are none, or they are damaged.
+    """
+    return {n: t.float() if t.is_floating_point() else t for n, t in Tensors(weight_files(folder)).items()}
 
 
 def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
