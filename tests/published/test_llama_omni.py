@@ -258,6 +258,18 @@ def test_a_saved_copy_is_the_same_model(model: Model, clip: Path, tmp_path: Path
     assert again.chat(clip, seconds=0.1).text == model.chat(clip, seconds=0.1).text
 
 
+@pytest.mark.filterwarnings("ignore:.*has no vocoder")
+def test_a_llama_that_predicts_with_its_embeddings_has_them_twice(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "tied")
+    (copy / "config.json").write_text(json.dumps({**LLAMA, **SPEECH, "tie_word_embeddings": True}))
+    for path in copy.glob("*.safetensors"):
+        save_file({n: t for n, t in load_file(path).items() if n != "lm_head.weight"}, path)
+    llm, _ = lms_of(lalia.load(copy, dtype=torch.float16))
+    entering, predicting = llm.tables["text"].embedding.weight, llm.linear("text").weight
+    assert torch.equal(entering, predicting)
+    assert entering.data_ptr() != predicting.data_ptr()
+
+
 def test_the_published_sizes_are_those_of_the_recipe(folder: Path, tmp_path: Path) -> None:
     llama = {
         "vocab_size": 128256,

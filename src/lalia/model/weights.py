@@ -49,11 +49,15 @@ def assign_tensors(
     """
     _check(module, tensors, where)
     moved: dict[int, nn.Parameter] = {}
+    taken: set[int] = set()
     for part_name, part in module.named_modules():
         prefix = part_name + "." if part_name else ""
         for name, p in part.named_parameters(recurse=False):
             if id(p) not in moved:
                 made = tensors.pop(prefix + name).to(device=device, dtype=dtype).contiguous()
+                # One tensor for two parameters would be trained twice.
+                made = made.clone() if made.data_ptr() in taken else made
+                taken.add(made.data_ptr())
                 moved[id(p)] = nn.Parameter(made, requires_grad=p.requires_grad)
             part._parameters[name] = moved[id(p)]
         for name, b in part.named_buffers(recurse=False):
