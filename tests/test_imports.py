@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
-CORE = {"audio", "config", "errors", "files", "folders", "store", "streaming", "streams", "version"}
+CORE = {"audio", "config", "device", "errors", "files", "folders", "store", "streaming", "streams", "version"}
 LEVELS: tuple[set[str], ...] = (
     CORE,
     {"checkpoints", "nn"},

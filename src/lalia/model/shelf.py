@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lalia.checkpoints import hub
 from lalia.config import Configuration
+from lalia.device import device_of
 from lalia.errors import CheckpointError, WeightsError
 from lalia.model.model import Model
 from lalia.published import codec, recognise
@@ -95,8 +96,10 @@ def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     """A model by the name under which it is bundled, from a directory, or from the hub.
 
     :raises CheckpointError: there is no such model, or it is damaged.
+    :raises LaliaError: this machine has no such device.
     """
-    return Model.load(find(name), device=device, dtype=dtype)
+    place = device_of(device) if isinstance(device, str) else device
+    return Model.load(find(name), device=place or "cpu", dtype=dtype)
 
 
 def load_tokenizer(name: str | Path) -> Any:

@@ -9,6 +9,7 @@ import torch
 
 from lalia.config import Configuration, to_dict
 from lalia.data import discover
+from lalia.device import device_of
 from lalia.model import load_tokenizer, save_tokenizer
 from lalia.nn.discriminators import MultiSpectrum
 from lalia.nn.frame_net import FrameNet
@@ -16,7 +17,7 @@ from lalia.nn.quantize import ResidualVQ
 from lalia.store import DESCRIPTION
 from lalia.tokenizers import Codec
 from lalia.train.memory import remember
-from lalia.train.run import claim, device_of
+from lalia.train.run import claim
 from lalia.training import TrainCodec, Trainer, checkpoint
 from lalia.training.distributed import is_main, process_group
 from lalia.training.objectives.codec_gan import CodecGAN
