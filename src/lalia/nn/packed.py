@@ -2,8 +2,9 @@
 
 A step of generation multiplies every weight with one row per session. The BLAS behind ``F.linear`` is made for
 many rows and reads a weight at a fraction of the speed of memory; oneDNN, given the weight in blocks of its own,
-is two to four times faster at the same precision. The blocks are a copy, made at the first use, and made anew
-when the weight has changed.
+is two to four times faster at the same precision. For one row alone the fastest is a sum of the weight's columns,
+where these lie one after the other in memory. Blocks or columns are a copy, made at the first use, and made anew when
+the weight has changed, or when the number of rows has lastingly become one, or several.
 """
 
 from functools import cache
@@ -19,6 +20,9 @@ _ROWS = 16
 """The rows that the blocks are laid out for; from one row to hundreds, no other number gave faster ones."""
 
 _TYPES = (torch.float32, torch.bfloat16)
+
+_PATIENCE = 8
+"""Calls in a row for which the copy for another number of rows must do: making one costs as much as several."""
 
 
 @cache
@@ -45,11 +49,15 @@ def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class PackedWeight:
-    """The blocks of one weight, or of some rows of it, for as long as the weight stays what it is."""
+    """A copy of one weight, or of some rows of it, for as long as the weight stays what it is."""
 
     def __init__(self) -> None:
         self._key: Any = None
-        self._blocks: Tensor | None = None
+        self._copy: Tensor | None = None
+        self._columns = False
+        """Whether the copy is the columns, for one row, or the blocks, for several."""
+        self._misfits = 0
+        """Calls in a row to which the other would have been better suited."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The blocks cannot be copied or stored, and need not be.
@@ -59,7 +67,7 @@ class PackedWeight:
         """``F.linear(x, weight, bias)``: [..., in] and [out, in] to [..., out]."""
         if torch.is_grad_enabled():
             # In training the weight changes at every step: nothing to keep.
-            self._key = self._blocks = None
+            self._key = self._copy = None
             return F.linear(x, weight, bias)
         if (
             x.device.type != "cpu"
@@ -71,11 +79,17 @@ class PackedWeight:
             or not _supported(x.dtype)
         ):
             return F.linear(x, weight, bias)
+        columns = x.numel() == x.shape[-1] and x.dtype == torch.float32
+        self._misfits = 0 if columns == self._columns else self._misfits + 1
         key = (weight.data_ptr(), weight.shape, weight._version, weight.dtype)
-        if key != self._key:
-            self._key, self._blocks = key, _reorder(weight.detach().contiguous())
-        assert self._blocks is not None
-        return _multiply(x.contiguous(), self._blocks, bias)
+        if key != self._key or self._misfits > _PATIENCE:
+            self._key, self._columns, self._misfits = key, columns, 0
+            plain = weight.detach()
+            self._copy = plain.t().contiguous() if columns else _reorder(plain.contiguous())
+        assert self._copy is not None
+        if self._columns:
+            return F.linear(x, self._copy.t(), bias)
+        return _multiply(x.contiguous(), self._copy, bias)
 
 
 class Linear(nn.Linear):
