@@ -49,11 +49,12 @@ class StepLinear(nn.Module):
         if len(self._packed) == 1 or x.shape[0] == 1:
             which = self.which(first)
             return self._packed[which].linear(x, self.weight[which])
-        stop = first + x.shape[0]
+        stop, weight = first + x.shape[0], self.weight
         if self.schedule is None:
-            weight = self.weight[first:stop]
+            # Not a slice where it is all: its gradient would be written once more.
+            weight = weight if x.shape[0] == len(self._packed) else weight[first:stop]
         else:
-            weight = self.weight[torch.tensor(self.schedule[first:stop], device=x.device)]
+            weight = weight[torch.tensor(self.schedule[first:stop], device=x.device)]
         return torch.bmm(x, weight.transpose(1, 2).to(x.dtype))
 
     def spread(self, x: Tensor) -> Tensor:
@@ -233,7 +234,7 @@ class DepthTransformer(Configurable, nn.Module):
             spread = spread[:, :steps]
         else:
             spread = spread[:, list(self.config.schedule[:steps])]
-        return self._run((spread + before).transpose(0, 1), 0, None).transpose(0, 1)
+        return self._run((spread + before).transpose(0, 1).contiguous(), 0, None).transpose(0, 1)
 
     def step(self, context: Tensor, before: Tensor | None, state: DepthState) -> Tensor:
         """The hidden state of the next step of each frame.
