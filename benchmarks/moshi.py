@@ -18,7 +18,7 @@ from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
 
 __all__ = [
     "CODEBOOKS",
-    "FRAME_RATE",
+    "LAYOUT",
     "NO_CODE",
     "NO_WORD",
     "SPECS",
@@ -29,20 +29,20 @@ __all__ = [
     "transformers_moshi",
 ]
 
-FRAME_RATE = 12.5
+_FRAME_RATE = 12.5
 CODEBOOKS, CODES, WORDS = 8, 2048, 8000
 NO_CODE, NO_WORD = CODES, WORDS
 """The ids that stand in transformers for what is not there."""
 
 SPECS = {
-    "text": StreamSpec(kind=Discrete(WORDS, end=0), frame_rate=FRAME_RATE),
-    "moshi": StreamSpec(kind=Discrete(CODES, CODEBOOKS), frame_rate=FRAME_RATE),
-    "user": StreamSpec(kind=Discrete(CODES, CODEBOOKS), frame_rate=FRAME_RATE),
+    "text": StreamSpec(kind=Discrete(WORDS, end=0), frame_rate=_FRAME_RATE),
+    "moshi": StreamSpec(kind=Discrete(CODES, CODEBOOKS), frame_rate=_FRAME_RATE),
+    "user": StreamSpec(kind=Discrete(CODES, CODEBOOKS), frame_rate=_FRAME_RATE),
 }
 
 _DIM, _LAYERS, _HEADS, _HIDDEN = 512, 8, 8, 1408
 _DEPTH_DIM, _DEPTH_LAYERS, _DEPTH_HEADS, _DEPTH_HIDDEN = 256, 6, 4, 704
-_DELAYS = (0, *(0, 1, 1, 1, 1, 1, 1, 1) * 2)
+LAYOUT = Parallel(("text", "moshi", "user"), delays=(0, *(0, 1, 1, 1, 1, 1, 1, 1) * 2), closed=False)
 
 _PARAMETERS = (
     _LAYERS * (4 * _DIM**2 + 3 * _DIM * _HIDDEN)
@@ -80,7 +80,7 @@ def lalia_lm() -> SpeechLM:
     found = moshi.from_transformers(_weights(), _CONFIG)
     backbone, depth = moshi.transformers_configs(_CONFIG)
     config = SpeechLM.Config(
-        layout=Parallel(("text", "moshi", "user"), delays=_DELAYS, closed=False),
+        layout=LAYOUT,
         inputs={name: Lookup() for name in SPECS},
         backbone=backbone,
         heads={"text": Linear.Config(), "moshi": Depth.Config(depth, first="text")},

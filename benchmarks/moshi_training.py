@@ -11,37 +11,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.moshi import CODEBOOKS, NO_CODE, NO_WORD, lalia_lm, least_work, random_streams, transformers_moshi
+from benchmarks.moshi import (
+    CODEBOOKS,
+    LAYOUT,
+    NO_CODE,
+    NO_WORD,
+    SPECS,
+    lalia_lm,
+    least_work,
+    random_streams,
+    transformers_moshi,
+)
 from benchmarks.worker import Gate
 from lalia.layouts import Grid
-from lalia.streams import Streams
 
 __all__ = ["embed", "lalia", "peer"]
-
-
-def _batches(options: Mapping[str, Any]) -> list[Streams]:
-    return [random_streams(options["rows"], options["frames"], seed=i) for i in range(options["batches"])]
 
 
 def lalia(gate: Gate, options: Mapping[str, Any]) -> dict[str, float]:
     """lalia's side."""
     lm = lalia_lm()
-    grids = [lm.pack(streams) for streams in _batches(options)]
-    _train(gate, options, list(lm.parameters()), [lambda g=grid: lm.loss(g)["total"] for grid in grids])
-    frames = options["rows"] * options["frames"] * options["batches"]
+    grid = lm.pack(random_streams(options["rows"], options["frames"]))
+    _train(gate, options, list(lm.parameters()), lambda: lm.loss(grid)["total"])
     # Backward costs twice what forward does. Each frame sees those before it: half of the row on average.
-    return {"operations": 3 * least_work(frames, options["frames"] / 2)}
+    return {"operations": 3 * least_work(options["rows"] * options["frames"], options["frames"] / 2)}
 
 
 def peer(gate: Gate, options: Mapping[str, Any]) -> dict[str, float]:
     """The side of transformers."""
     model = transformers_moshi().train()
-    # The layout alone; its weights are let go.
-    lm = lalia_lm()
-    batches = [_cells(lm.pack(streams)) for streams in _batches(options)]
-    del lm
+    cells = _cells(LAYOUT.pack(random_streams(options["rows"], options["frames"]), SPECS))
     parameters = [p for n, p in model.named_parameters() if not n.startswith("audio_encoder.")]
-    _train(gate, options, parameters, [lambda b=batch: _loss(model, *b) for batch in batches])
+    _train(gate, options, parameters, lambda: _loss(model, *cells))
     return {}
 
 
@@ -79,13 +80,13 @@ def _loss(model: Any, words: Tensor, own: Tensor, heard: Tensor) -> Tensor:
 
 
 def _train(
-    gate: Gate, options: Mapping[str, Any], parameters: Sequence[nn.Parameter], losses: Sequence[Callable[[], Tensor]]
+    gate: Gate, options: Mapping[str, Any], parameters: Sequence[nn.Parameter], loss_of: Callable[[], Tensor]
 ) -> None:
     with torch.no_grad():
-        check = float(losses[0]())
+        check = float(loss_of())
     optimizer = torch.optim.AdamW(parameters, lr=3e-5, betas=(0.9, 0.95), fused=True)
 
-    def step(loss_of: Callable[[], Tensor]) -> None:
+    def step() -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=options["precision"] == "bf16"):
             loss = loss_of()
@@ -93,7 +94,6 @@ def _train(
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
 
-    step(losses[0])
-    for _ in gate.rounds(amount=options["rows"] * options["frames"] * options["batches"], check=check):
-        for loss_of in losses:
-            step(loss_of)
+    step()
+    for _ in gate.rounds(amount=options["rows"] * options["frames"], check=check):
+        step()

@@ -49,12 +49,13 @@ class StepLinear(nn.Module):
         if len(self._packed) == 1 or x.shape[0] == 1:
             which = self.which(first)
             return self._packed[which].linear(x, self.weight[which])
-        stop, weight = first + x.shape[0], self.weight
-        if self.schedule is None:
-            # Not a slice where it is all: its gradient would be written once more.
-            weight = weight if x.shape[0] == len(self._packed) else weight[first:stop]
-        else:
+        stop = first + x.shape[0]
+        weight: Tensor = self.weight
+        if self.schedule is not None:
             weight = weight[torch.tensor(self.schedule[first:stop], device=x.device)]
+        elif x.shape[0] < len(self._packed):
+            # Not where it is all: the gradient of a slice is written once more.
+            weight = weight[first:stop]
         return torch.bmm(x, weight.transpose(1, 2).to(x.dtype))
 
     def spread(self, x: Tensor) -> Tensor:
