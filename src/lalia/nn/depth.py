@@ -44,19 +44,23 @@ class StepLinear(nn.Module):
         """The number of the weight that a step has."""
         return 0 if len(self._packed) == 1 else step if self.schedule is None else self.schedule[step]
 
-    def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """[S, n, D_in] to [S, n, D_out], for the steps ``first`` to ``first`` + S - 1."""
-        if len(self._packed) == 1 or x.shape[0] == 1:
-            which = self.which(first)
-            return self._packed[which].linear(x, self.weight[which])
-        stop = first + x.shape[0]
+    def forward(self, x: Tensor) -> Tensor:
+        """[S, n, D_in] to [S, n, D_out], for the first S steps."""
+        steps = len(x)
+        if len(self._packed) == 1:
+            return self.step(x, 0)
         weight: Tensor = self.weight
         if self.schedule is not None:
-            weight = weight[torch.tensor(self.schedule[first:stop], device=x.device)]
-        elif x.shape[0] < len(self._packed):
+            weight = weight[torch.tensor(self.schedule[:steps], device=x.device)]
+        elif steps < len(self._packed):
             # Not where it is all: the gradient of a slice is written once more.
-            weight = weight[first:stop]
+            weight = weight[:steps]
         return torch.bmm(x, weight.transpose(1, 2).to(x.dtype))
+
+    def step(self, x: Tensor, step: int) -> Tensor:
+        """[..., D_in] to [..., D_out], for one step."""
+        which = self.which(step)
+        return self._packed[which].linear(x, self.weight, part=which)
 
     def spread(self, x: Tensor) -> Tensor:
         """What each of the weights makes of one and the same x: [n, D_in] to [n, W, D_out]."""
@@ -68,12 +72,12 @@ class StepLinear(nn.Module):
 class DepthState(State):
     """The steps of a frame so far.
 
-    :param kept: keys, then values, of all layers [n, L, 2 x H, K, D_head].
+    :param kept: keys, then values, of each layer [n, 2 x H, K, D_head].
     :param context: what the frame's context gives to each step [n, W, D]; None before the first.
     :param step: how many steps these are.
     """
 
-    kept: Tensor
+    kept: list[Tensor]
     context: Tensor | None = None
     step: int = 0
 
@@ -92,36 +96,31 @@ class DepthBlock(nn.Module):
         self.up = StepLinear(num_weights, dim, 2 * config.hidden, schedule)
         self.down = StepLinear(num_weights, config.hidden, dim, schedule)
 
-    def forward(self, x: Tensor, table: Table | None, first: int, kept: Tensor | None) -> Tensor:
-        """[S, n, D] to [S, n, D].
-
-        :param first: the step that x begins with.
-        :param kept: keys and values [n, 2 x H, K, D_head], to which those of x, of one step, are added.
-        """
-        qkv = self.qkv(self.attention_norm(x), first)
-        y = self._together(qkv, table) if kept is None else self._after(qkv, table, first, kept)
-        x = x + drop(self, self.out(y, first), self.dropout)
-        gate, value = self.up(self.feed_forward_norm(x), first).chunk(2, dim=-1)
-        return x + drop(self, self.down(F.silu(gate) * value, first), self.dropout)
-
-    def _together(self, qkv: Tensor, table: Table | None) -> Tensor:
-        """Attention of steps [S, n, 3 x D] to one another: [S, n, D]."""
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 1, 3, 0, 4)
+    def forward(self, x: Tensor, table: Table | None) -> Tensor:
+        """The first S steps of frames, [S, n, D] to [S, n, D]."""
+        q, k, v = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 1, 3, 0, 4)
         if table is not None:
             q, k = rotate(q, *table), rotate(k, *table)
-        y = attend(q, k, v, causal=len(qkv) > 1)
-        return y.permute(2, 0, 1, 3).flatten(-2)
+        y = attend(q, k, v, causal=len(x) > 1)
+        x = x + drop(self, self.out(y.permute(2, 0, 1, 3).flatten(-2)), self.dropout)
+        gate, value = self.up(self.feed_forward_norm(x)).chunk(2, dim=-1)
+        return x + drop(self, self.down(F.silu(gate) * value), self.dropout)
 
-    def _after(self, qkv: Tensor, table: Table | None, step: int, kept: Tensor) -> Tensor:
-        """Attention of one step [1, n, 3 x D] to itself and those before it: [1, n, D]."""
-        heads = qkv[0].unflatten(-1, (3 * self.num_heads, -1))
-        q, kv = heads[:, : self.num_heads], heads[:, self.num_heads :]
+    def step(self, x: Tensor, table: Table | None, step: int, kept: Tensor) -> Tensor:
+        """One step of frames, [n, D] to [n, D]; without dropout.
+
+        :param kept: keys and values of the steps [n, 2 x H, K, D_head], to which those of this one are added.
+        """
+        n, heads = len(x), self.num_heads
+        qkv = self.qkv.step(self.attention_norm(x), step).view(n, 3 * heads, 1, -1)
         if table is not None:
-            q, k = (rotate(x, *table) for x in (q, kv[:, : self.num_heads]))
-            kv = torch.cat([k, kv[:, self.num_heads :]], dim=1)
-        kept[:, :, step] = kv
-        k, v = kept[:, :, : step + 1].to(q.dtype).chunk(2, dim=1)
-        return attend(q[:, :, None], k, v).flatten(1)[None]
+            qkv = torch.cat([rotate(qkv.narrow(1, 0, 2 * heads), *table), qkv.narrow(1, 2 * heads, heads)], dim=1)
+        kept.narrow(2, step, 1).copy_(qkv.narrow(1, heads, 2 * heads))
+        seen = kept.narrow(2, 0, step + 1).to(qkv.dtype)
+        y = attend(qkv.narrow(1, 0, heads), seen.narrow(1, 0, heads), seen.narrow(1, heads, heads))
+        x = x + self.out.step(y.reshape(n, -1), step)
+        gate, value = self.up.step(self.feed_forward_norm(x), step).chunk(2, dim=-1)
+        return x + self.down.step(F.silu(gate) * value, step)
 
 
 class DepthTransformer(Configurable, nn.Module):
@@ -214,8 +213,8 @@ class DepthTransformer(Configurable, nn.Module):
     def init_state(self, batch_size: int) -> DepthState:
         """The state before the first step of ``batch_size`` frames."""
         heads = self.config.num_heads
-        shape = (batch_size, self.config.num_layers, 2 * heads, self.num_steps, self.dim // heads)
-        return DepthState(self.input.weight.new_empty(shape))
+        shape = (batch_size, 2 * heads, self.num_steps, self.dim // heads)
+        return DepthState([self.input.weight.new_empty(shape) for _ in self.layers])
 
     def forward(self, context: Tensor, codes: Tensor, first: Tensor | None = None) -> Tensor:
         """Hidden states of the steps of whole frames, their codes given (teacher forcing).
@@ -235,7 +234,10 @@ class DepthTransformer(Configurable, nn.Module):
             spread = spread[:, :steps]
         else:
             spread = spread[:, list(self.config.schedule[:steps])]
-        return self._run((spread + before).transpose(0, 1).contiguous(), 0, None).transpose(0, 1)
+        x, table = self._place((spread + before).transpose(0, 1).contiguous(), 0)
+        for layer in self.layers:
+            x = layer(x, table)
+        return self.norm(x).transpose(0, 1)
 
     def step(self, context: Tensor, before: Tensor | None, state: DepthState) -> Tensor:
         """The hidden state of the next step of each frame.
@@ -250,22 +252,25 @@ class DepthTransformer(Configurable, nn.Module):
         if state.context is None:
             state.context = self.input.spread(context)
         x = state.context[:, self.input.which(state.step)]
-        return self._run((x if before is None else x + before)[None], state.step, state)[0]
-
-    def _run(self, x: Tensor, first: int, state: DepthState | None) -> Tensor:
-        """Steps [S, n, D] from step ``first`` on through the layers."""
-        stop = first + len(x)
-        table = None
-        if self.config.positions == "rope":
-            at = torch.arange(first, stop, device=x.device)
-            table = angles(at, self.dim // self.config.num_heads, self.config.rope_theta)
-        elif self.position_embedding is not None:
-            x = x + self.position_embedding.weight[first:stop, None]
-        for i, layer in enumerate(self.layers):
-            x = layer(x, table, first, None if state is None else state.kept[:, i])
-        if state is not None:
-            state.step = stop
+        x, table = self._place((x if before is None else x + before)[None], state.step)
+        x = x[0]
+        for layer, kept in zip(self.layers, state.kept, strict=True):
+            assert isinstance(layer, DepthBlock)
+            x = layer.step(x, table, state.step, kept)
+        state.step += 1
         return self.norm(x)
+
+    def _place(self, x: Tensor, first: int) -> tuple[Tensor, Table | None]:
+        """Tell steps [S, n, D] from step ``first`` on where they are: them with what is added, and RoPE's table."""
+        match self.config.positions:
+            case "rope":
+                at = torch.arange(first, first + len(x), device=x.device)
+                return x, angles(at, self.dim // self.config.num_heads, self.config.rope_theta)
+            case "learned":
+                assert self.position_embedding is not None
+                return x + self.position_embedding.weight[first : first + len(x), None], None
+            case "none":
+                return x, None
 
     def _check(self, steps: int) -> None:
         if steps > self.num_steps:

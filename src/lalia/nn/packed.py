@@ -63,32 +63,36 @@ class PackedWeight:
         # The blocks cannot be copied or stored, and need not be.
         return (PackedWeight, ())
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``F.linear(x, weight, bias)``: [..., in] and [out, in] to [..., out]."""
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, part: int | None = None) -> Tensor:
+        """``F.linear(x, weight, bias)``: [..., in] and [out, in] to [..., out].
+
+        :param part: which of several weights [W, out, in]; always the same one.
+        """
         if torch.is_grad_enabled():
             # In training the weight changes at every step: nothing to keep.
             self._key = self._copy = None
-            return F.linear(x, weight, bias)
+            return F.linear(x, weight if part is None else weight[part], bias)
+        dtype = x.dtype
         if (
-            x.device.type != "cpu"
-            or x.dtype not in _TYPES
-            or x.dtype != weight.dtype
+            dtype not in _TYPES
+            or dtype != weight.dtype
+            or not x.is_cpu
             or not x.numel()
             or torch.is_autocast_enabled("cpu")
             or weight.is_inference()
-            or not _supported(x.dtype)
+            or not _supported(dtype)
         ):
-            return F.linear(x, weight, bias)
-        columns = x.numel() == x.shape[-1] and x.dtype == torch.float32
+            return F.linear(x, weight if part is None else weight[part], bias)
+        columns = x.numel() == x.shape[-1] and dtype == torch.float32
         self._misfits = 0 if columns == self._columns else self._misfits + 1
-        key = (weight.data_ptr(), weight.shape, weight._version, weight.dtype)
+        key = (weight.data_ptr(), weight._version, weight.shape, dtype)
         if key != self._key or self._misfits > _PATIENCE:
             self._key, self._columns, self._misfits = key, columns, 0
-            plain = weight.detach()
-            self._copy = plain.t().contiguous() if columns else _reorder(plain.contiguous())
+            plain = weight.detach() if part is None else weight.detach()[part]
+            self._copy = plain.t().contiguous().t() if columns else _reorder(plain.contiguous())
         assert self._copy is not None
         if self._columns:
-            return F.linear(x, self._copy.t(), bias)
+            return F.linear(x, self._copy, bias)
         return _multiply(x.contiguous(), self._copy, bias)
 
 
