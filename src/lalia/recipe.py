@@ -152,7 +152,7 @@ class Recipe(Configuration):
         if len(set(names)) < len(names):
             raise RecipeError(f"Recipe {self.name!r} has stages {', '.join(names)}. Give each a name of its own.")
         for stage in self.stages:
-            stage.check(self.name, tuple(self.lms), self.vocoder)
+            stage.check(self.name, self.lms, self.vocoder, specs)
 
     @property
     def specs(self) -> dict[str, StreamSpec]:

@@ -321,3 +321,12 @@ def config(layout: Layout, inputs: Inputs, predicted: Mapping[str, Linear.Config
 def test_models_that_do_not_fit_together_are_refused(wrong: SpeechLM.Config, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         wrong.build(SPECS)
+
+
+def test_features_enter_through_a_gate() -> None:
+    torch.manual_seed(0)
+    project = Project.Config(hidden=7, activation="swiglu").build(Continuous(6), 5)
+    x = torch.randn(2, 3, 6)
+    gate, value = F.linear(x, project.first.weight, project.first.bias).split(7, dim=-1)
+    torch.testing.assert_close(project(x), project.second(torch.sigmoid(gate) * gate * value))
+    assert project.first.weight.shape == (14, 6)

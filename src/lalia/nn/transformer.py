@@ -125,6 +125,11 @@ class Transformer(Configurable, nn.Module):
         self._table: Table | None = None
         self.reset_parameters()
 
+    @property
+    def sight(self) -> Sight:
+        """What its steps see."""
+        return self.config.sight
+
     def _layer(self, index: int) -> nn.Module:
         return Block(self.config, index)
 
