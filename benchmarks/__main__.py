@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cases import CASES, Case, find
-from benchmarks.measure import Failed, Machine, Probe, Result, measure
-from benchmarks.report import as_data, heading, table
+from benchmarks.measure import Failed, Machine, Probe, Result, Works, measure, measure_works
+from benchmarks.report import as_data, heading, table, works_table
 from lalia.files import atomic_write
 
 
@@ -43,20 +43,23 @@ def main() -> int:
 
     machine = Machine.here(options.threads)
     print(heading(machine), flush=True)
-    results: dict[str, Result | str] = {}
+    results: dict[str, Result | Works | str] = {}
     with Probe(options.threads) as probe:
         for group in groups:
             members = [case for case in cases if case.group == group]
             for case in members:
+                how = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "tell": _teller(case)}
                 try:
-                    results[case.label] = measure(
-                        case, probe, rounds=rounds, threads=options.threads, quick=options.quick, tell=_teller(case)
-                    )
+                    if group == "recipes":
+                        results[case.label] = measure_works(case, **how)
+                    else:
+                        results[case.label] = measure(case, probe, **how)
                 except Failed as error:
                     results[case.label] = str(error)
             if members:
                 _clear()
-                print("\n" + table(members, results), flush=True)
+                made = works_table(members, results) if group == "recipes" else table(members, results)
+                print("\n" + made, flush=True)
     if options.json is not None:
         with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(as_data(machine, results), indent=1) + "\n", encoding="utf-8")

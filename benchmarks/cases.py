@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lalia.recipes import names
+
 __all__ = ["CASES", "Aim", "Case", "Quantity", "find"]
 
-Quantity = Literal["tokens/s", "x real time", "real-time factor"]
-"""Work per second (the first two), or seconds of computing per second of sound."""
+Quantity = Literal["tokens/s", "frames/s", "x real time", "real-time factor"]
+"""Work per second (all but the last), or seconds of computing per second of sound."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,23 @@ class Case:
     :param group: what is measured: the name of a table.
     :param name: under which circumstances.
     :param module: of this package, with the functions ``lalia`` and ``peer``.
-    :param peer: who is measured beside lalia.
+    :param peer: who is measured beside lalia; None where nobody does the same.
     :param options: of both functions.
     :param quick: those that are smaller with ``--quick``.
     :param arithmetic: which of the machine's limits bounds it.
+    :param clock: how much of the quantity a second is for what must keep up with a clock.
     """
 
     group: str
     name: str
     module: str
-    peer: str
+    peer: str | None
     quantity: Quantity
     aim: Aim | None
     options: Mapping[str, Any]
     quick: Mapping[str, Any] = field(default_factory=dict)
     arithmetic: Literal["fp32", "bf16"] = "fp32"
+    clock: float | None = None
 
     @property
     def label(self) -> str:
@@ -100,6 +104,52 @@ def _vocode(name: str, vocoder: Literal["vocos", "hifigan"], chunk_seconds: floa
     )
 
 
+def _train_moshi(precision: Literal["fp32", "bf16"]) -> Case:
+    return Case(
+        "moshi",
+        f"train {precision}",
+        "moshi_training",
+        "transformers MoshiForConditionalGeneration, its decoder and depth decoder, the same loop",
+        "frames/s",
+        Aim("ratio", 1.0),
+        {"precision": precision, "rows": 2, "frames": 15},
+        arithmetic=precision,
+    )
+
+
+def _train_moshi_alone(precision: Literal["fp32", "bf16"]) -> Case:
+    return Case(
+        "moshi",
+        f"train {precision} 20 s",
+        "moshi_training",
+        None,
+        "frames/s",
+        None,
+        {"precision": precision, "rows": 4, "frames": 62},
+        arithmetic=precision,
+    )
+
+
+def _generate_moshi(rows: int) -> Case:
+    return Case(
+        "moshi",
+        f"generate batch {rows}",
+        "moshi_generation",
+        "transformers MoshiForConditionalGeneration, its decoder and depth decoder step by step",
+        "frames/s",
+        Aim("ratio", 1.5),
+        {"rows": rows, "frames": 50},
+        {"frames": 25},
+        clock=12.5 * rows,
+    )
+
+
+def _recipe(name: str) -> Case:
+    return Case(
+        "recipes", name, "recipes", None, "tokens/s", None, {"recipe": name, "steps": 4, "seconds": 2.0}, {"steps": 2}
+    )
+
+
 CASES = (
     _tokenize("utterances", joined=False),
     _tokenize("recording", joined=True),
@@ -115,6 +165,13 @@ CASES = (
     _vocode("vocos streaming", "vocos", 0.1),
     _vocode("hifigan whole", "hifigan"),
     _vocode("hifigan streaming", "hifigan", 0.1),
+    _train_moshi("fp32"),
+    _train_moshi("bf16"),
+    _train_moshi_alone("fp32"),
+    _train_moshi_alone("bf16"),
+    _generate_moshi(1),
+    _generate_moshi(8),
+    *(_recipe(name) for name in names()),
 )
 
 

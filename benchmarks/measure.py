@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.cases import Case
 
-__all__ = ["Failed", "Machine", "Probe", "Result", "Spread", "Worker", "measure"]
+__all__ = ["Failed", "Machine", "Probe", "Result", "Spread", "Work", "Worker", "Works", "measure", "measure_works"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PATIENCE = 900.0
@@ -43,25 +44,25 @@ class Spread:
 class Result:
     """What came out of a case.
 
-    :param value: of lalia and of the peer, in the case's quantity.
-    :param speed: how many times faster lalia is, round by round.
+    :param value: of lalia and of the peer, where there is one, in the case's quantity.
+    :param speed: how many times faster lalia is, round by round; None without a peer.
     :param cpu_value: lalia's median by the time that the processors spent instead of the time that passed: other
         processes disturb it less.
     :param cpu_speed: how many times less processor time lalia takes.
     :param limit: the value at which the machine would be the bound.
     :param used: the share of the limit that lalia reaches, by speed.
-    :param peak: most memory of either, in bytes.
+    :param peak: most memory of each, in bytes.
     :param rounds: everything that was measured.
     """
 
     case: Case
-    value: tuple[Spread, Spread]
-    speed: Spread
+    value: tuple[Spread, ...]
+    speed: Spread | None
     cpu_value: float
-    cpu_speed: Spread
+    cpu_speed: Spread | None
     limit: float
     used: float
-    peak: tuple[int, int]
+    peak: tuple[int, ...]
     rounds: Sequence[Mapping[str, Any]]
 
     @property
@@ -71,9 +72,33 @@ class Result:
         if aim is None:
             return None
         if aim.of == "ratio":
+            assert self.speed is not None
             return self.speed.median >= aim.number
         ours = self.value[0].median
         return ours <= aim.number if self.case.quantity == "real-time factor" else ours >= aim.number
+
+
+@dataclass(frozen=True)
+class Work:
+    """One of the works of a case that has several.
+
+    :param steps: per second, and ``tokens``; None where there are none to count.
+    :param factor: seconds of computing per second of sound; None where no clock tells.
+    """
+
+    steps: Spread
+    tokens: Spread | None
+    factor: Spread | None
+
+
+@dataclass(frozen=True)
+class Works:
+    """What came out of a case of several works, which nobody does beside lalia."""
+
+    case: Case
+    works: Mapping[str, Work]
+    peak: int
+    rounds: Sequence[Mapping[str, Any]]
 
 
 class Worker:
@@ -159,64 +184,93 @@ def measure(case: Case, probe: Probe, *, rounds: int, threads: int, quick: bool,
     :param tell: called with what is going on.
     :raises Failed: a side stopped, or the two do not compute the same.
     """
-    options = {**case.options, **(case.quick if quick else {}), "rounds": rounds}
+    options = _options(case, rounds, quick)
     tell("preparing")
-    with (
-        Worker(case.module, "lalia", options, threads) as ours,
-        Worker(case.module, "peer", options, threads) as theirs,
-    ):
-        sides = (ours, theirs)
-        facts = [side.listen() for side in sides]
-        _agree(facts)
+    names = ("lalia",) if case.peer is None else ("lalia", "peer")
+    with ExitStack() as stack:
+        sides = {n: stack.enter_context(Worker(case.module, n, options, threads)) for n in names}
+        facts = {n: side.listen() for n, side in sides.items()}
+        _agree(list(facts.values()))
         measured: list[dict[str, Any]] = []
         for number in range(rounds):
             tell(f"round {number + 1} of {rounds}")
             # A B, B A, A B: what drifts does not favour who comes first.
-            turns = (0, 1) if number % 2 == 0 else (1, 0)
-            answers = {turn: sides[turn].ask("go") for turn in turns}
-            measured.append({"lalia": answers[0], "peer": answers[1], "machine": probe.measure()})
+            turns = names if number % 2 == 0 else names[::-1]
+            answers = {n: sides[n].ask("go") for n in turns}
+            measured.append({**answers, "machine": probe.measure()})
         tell("finishing")
-        peaks = [int(side.ask("end")["peak"]) for side in sides]
+        peaks = tuple(int(side.ask("end")["peak"]) for side in sides.values())
         # The peer has nothing more to say.
-        work: dict[str, float] = ours.listen()["last"]
-    return _evaluate(case, [float(f["amount"]) for f in facts], measured, work, (peaks[0], peaks[1]))
+        work: dict[str, float] = sides["lalia"].listen()["last"]
+    return _evaluate(case, {n: float(f["amount"]) for n, f in facts.items()}, measured, work, peaks)
+
+
+def measure_works(case: Case, *, rounds: int, threads: int, quick: bool, tell: Callable[[str], None]) -> Works:
+    """Measure a case of several works; parameters as of ``measure``.
+
+    :raises Failed: it stopped.
+    """
+    tell("preparing")
+    with Worker(case.module, "lalia", _options(case, rounds, quick), threads) as side:
+        amounts: dict[str, dict[str, float]] = side.listen()["works"]
+        measured = []
+        for number in range(rounds):
+            tell(f"round {number + 1} of {rounds}")
+            measured.append(side.ask("go")["works"])
+        peak = int(side.ask("end")["peak"])
+
+    def per_second(name: str, what: str) -> list[float]:
+        return [amounts[name][what] / m[name]["wall"] for m in measured]
+
+    works = {}
+    for name, amount in amounts.items():
+        tokens = Spread.of(per_second(name, "tokens")) if amount["tokens"] else None
+        factor = Spread.of([1 / rate for rate in per_second(name, "seconds")]) if amount["seconds"] else None
+        works[name] = Work(Spread.of(per_second(name, "steps")), tokens, factor)
+    return Works(case, works, peak, measured)
+
+
+def _options(case: Case, rounds: int, quick: bool) -> dict[str, Any]:
+    return {**case.options, **(case.quick if quick else {}), "rounds": rounds}
 
 
 def _agree(facts: Sequence[Mapping[str, float]]) -> None:
     """Both sides must have computed the same number from the same weights and input."""
-    a, b = (f.get("check") for f in facts)
+    a, b = facts[0].get("check"), facts[-1].get("check")
     if a is not None and b is not None and abs(a - b) > 1e-3 * abs(a):
         raise Failed(f"the sides are not the same model: {a:.6g} here, {b:.6g} there")
 
 
 def _evaluate(
     case: Case,
-    amounts: Sequence[float],
+    amounts: Mapping[str, float],
     measured: Sequence[Mapping[str, Any]],
     work: Mapping[str, float],
-    peak: tuple[int, int],
+    peak: tuple[int, ...],
 ) -> Result:
-    def rates(side: int, clock: str) -> list[float]:
-        return [amounts[side] / m[("lalia", "peer")[side]][clock] for m in measured]
+    def rates(side: str, clock: str) -> list[float]:
+        return [amounts[side] / m[side][clock] for m in measured]
 
-    ours, theirs = rates(0, "wall"), rates(1, "wall")
+    def ratio(clock: str) -> Spread | None:
+        """How many times faster lalia is."""
+        if case.peer is None:
+            return None
+        return Spread.of([a / b for a, b in zip(rates("lalia", clock), rates("peer", clock), strict=True)])
+
     machine = {k: statistics.median(m["machine"][k] for m in measured) for k in ("fp32", "bf16", "bytes")}
     # Whichever takes longer: the arithmetic, or fetching what is computed with.
     least = max(work["operations"] / machine[case.arithmetic], work.get("bytes", 0.0) / machine["bytes"])
-    limit = amounts[0] / least
+    limit = amounts["lalia"] / least
     inverse = case.quantity == "real-time factor"
-    spent = statistics.median(rates(0, "cpu"))
+    spent = statistics.median(rates("lalia", "cpu"))
     return Result(
         case,
-        (
-            Spread.of([1 / r if inverse else r for r in ours]),
-            Spread.of([1 / r if inverse else r for r in theirs]),
-        ),
-        Spread.of([a / b for a, b in zip(ours, theirs, strict=True)]),
+        tuple(Spread.of([1 / r if inverse else r for r in rates(side, "wall")]) for side in amounts),
+        ratio("wall"),
         1 / spent if inverse else spent,
-        Spread.of([a / b for a, b in zip(rates(0, "cpu"), rates(1, "cpu"), strict=True)]),
+        ratio("cpu"),
         1 / limit if inverse else limit,
-        statistics.median(ours) / limit,
+        statistics.median(rates("lalia", "wall")) / limit,
         peak,
         measured,
     )

@@ -5,11 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.cases import Case
-from benchmarks.measure import Machine, Result, Spread
+from benchmarks.measure import Machine, Result, Spread, Work, Works
 
-__all__ = ["as_data", "heading", "table"]
+__all__ = ["as_data", "heading", "table", "works_table"]
 
 _COLUMNS = ("", "lalia", "peer", "times faster", "by CPU time", "aim", "machine's limit", "reached", "peak memory")
+_CLOCK = "real-time factor"
+_WORK_COLUMNS = ("", "steps/s", "tokens/s", "real-time factor", "peak memory")
 
 
 def heading(machine: Machine) -> str:
@@ -22,23 +24,46 @@ def heading(machine: Machine) -> str:
     return "\n".join(lines)
 
 
-def table(cases: Sequence[Case], results: Mapping[str, Result | str]) -> str:
+def table(cases: Sequence[Case], results: Mapping[str, Result | Works | str]) -> str:
     """The table of one group.
 
     :param results: by label; a string is why there is none.
     """
     first = cases[0]
-    rows = [_COLUMNS]
+    clocked = any(case.clock is not None for case in cases)
+    rows = [(*_COLUMNS, _CLOCK) if clocked else _COLUMNS]
     for case in cases:
         result = results[case.label]
-        rows.append((case.name, *([result] if isinstance(result, str) else _cells(result))))
-    whole = [row for row in rows if len(row) == len(_COLUMNS)]
-    widths = [max(len(row[i]) for row in whole) for i in range(len(_COLUMNS))]
+        if isinstance(result, str):
+            rows.append((case.name, result))
+        elif isinstance(result, Result):
+            rows.append((case.name, *_cells(result), *([_factors(result)] if clocked else [])))
+    peers = "; ".join(dict.fromkeys(case.peer for case in cases if case.peer is not None))
+    return f"{first.group}: {first.quantity} (median, least to most), beside {peers}\n" + _align(rows)
+
+
+def works_table(cases: Sequence[Case], results: Mapping[str, Result | Works | str]) -> str:
+    """The table of a group whose cases have several works each."""
+    rows: list[tuple[str, ...]] = [_WORK_COLUMNS]
+    for case in cases:
+        result = results[case.label]
+        if isinstance(result, str):
+            rows.append((case.name, result))
+        elif isinstance(result, Works):
+            rows += [
+                (f"{case.name}: {n}", *_work_cells(w), f"{_mebi(result.peak)} MiB") for n, w in result.works.items()
+            ]
+    return f"{cases[0].group}, in their tiny forms (median, least to most)\n" + _align(rows)
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of cells as lines, the first of all being the names; of two cells, the second is what went wrong."""
+    whole = [row for row in rows if len(row) == len(rows[0])]
+    widths = [max(len(row[i]) for row in whole) for i in range(len(rows[0]))]
     widths[0] = max(len(row[0]) for row in rows)
-    peers = "; ".join(dict.fromkeys(case.peer for case in cases))
-    lines = [f"{first.group}: {first.quantity} (median, least to most), beside {peers}"]
+    lines = []
     for row in rows:
-        if len(row) < len(_COLUMNS):
+        if len(row) < len(rows[0]):
             lines.append(f"  {row[0]:<{widths[0]}}  not measured: {row[1]}")
         else:
             lines.append("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -52,16 +77,31 @@ def _cells(result: Result) -> tuple[str, ...]:
         sign = "<=" if case.aim.of == "value" and case.quantity == "real-time factor" else ">="
         what = "x faster" if case.aim.of == "ratio" else ""
         aim = f"{sign} {case.aim.number:g}{what} {'met' if result.reached else 'MISSED'}"
+    beside = "" if result.cpu_speed is None else f", {result.cpu_speed.median:.2f}x"
     return (
         _spread(result.value[0]),
-        _spread(result.value[1]),
-        _spread(result.speed),
-        f"{_number(result.cpu_value)}, {result.cpu_speed.median:.2f}x",
+        _spread(result.value[1]) if len(result.value) > 1 else "",
+        "" if result.speed is None else _spread(result.speed),
+        _number(result.cpu_value) + beside,
         aim,
         _number(result.limit),
         f"{100 * result.used:.0f} %",
-        " / ".join(f"{peak / 2**20:.0f}" for peak in result.peak) + " MiB",
+        " / ".join(_mebi(peak) for peak in result.peak) + " MiB",
     )
+
+
+def _factors(result: Result) -> str:
+    """Seconds of computing per second of sound, of each side."""
+    clock = result.case.clock
+    return "" if clock is None else " / ".join(_number(clock / value.median) for value in result.value)
+
+
+def _work_cells(work: Work) -> tuple[str, ...]:
+    return tuple("" if s is None else _spread(s) for s in (work.steps, work.tokens, work.factor))
+
+
+def _mebi(size: int) -> str:
+    return f"{size / 2**20:.0f}"
 
 
 def _spread(spread: Spread) -> str:
@@ -74,7 +114,7 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
 
 
-def as_data(machine: Machine, results: Mapping[str, Result | str]) -> dict[str, Any]:
+def as_data(machine: Machine, results: Mapping[str, Result | Works | str]) -> dict[str, Any]:
     """Everything, round by round, as JSON data."""
     return {
         "machine": asdict(machine),

@@ -20,7 +20,7 @@ from lalia.checkpoints import fetch
 from lalia.errors import DataError
 from lalia.tokenizers import SSLUnits
 
-__all__ = ["lalia", "peer"]
+__all__ = ["lalia", "peer", "recordings"]
 
 _ENCODER, _LAYER, _CLUSTERS = "whisper-tiny.en", 2, 500
 _ROOT = Path(__file__).resolve().parents[1]
@@ -28,11 +28,20 @@ _SPEECH = (_ROOT.parent / "shared" / "data" / "librispeech-mini", _ROOT / "examp
 """Real speech: utterances beside the checkout, else the bundled clip."""
 
 
-def _files(options: Mapping[str, Any], folder: Path) -> tuple[list[Path], float]:
-    """About so many seconds of speech, as utterances or joined to one recording, and how long they really are."""
+def recordings() -> list[Path]:
+    """Files of real speech.
+
+    :raises DataError: there are none.
+    """
     found = next((files for place in _SPEECH if (files := sorted(place.glob("*.flac")))), [])
     if not found:
         raise DataError(f"There is no speech in {_SPEECH[0]} nor {_SPEECH[1]}. Put FLAC files there.")
+    return found
+
+
+def _files(options: Mapping[str, Any], folder: Path) -> tuple[list[Path], float]:
+    """About so many seconds of speech, as utterances or joined to one recording, and how long they really are."""
+    found = recordings()
     files, seconds = [], 0.0
     while seconds < options["seconds"]:
         files.append(found[len(files) % len(found)])

@@ -63,6 +63,28 @@ def test_some_rows_of_a_table() -> None:
         assert torch.allclose(PackedWeight().linear(x, table[3:7]), x @ table[3:7].T, atol=1e-6)
 
 
+def test_one_row_and_several_take_turns() -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(24, 37), torch.randn(4, 24)
+    with torch.inference_mode():
+        wanted = F.linear(x, layer.weight, layer.bias)
+        # Often enough in a row for each to have a copy of its own, which the other then uses too.
+        for rows in (4, *[1] * 20, 4, *[4] * 20, 1):
+            assert torch.allclose(layer(x[:rows]), wanted[:rows], atol=1e-6), rows
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_of_several_weights(rows: int) -> None:
+    weight, x = nn.Parameter(torch.randn(3, 8, 16)), torch.randn(rows, 16)
+    packed = [PackedWeight() for _ in weight]
+    for _ in range(2):
+        with torch.no_grad():
+            for k, p in enumerate(packed):
+                assert torch.allclose(p.linear(x, weight, part=k), x @ weight[k].T, atol=1e-5)
+            weight += 1
+    assert torch.equal(packed[1].linear(x, weight, part=1), F.linear(x, weight[1]))
+
+
 def test_a_used_module_can_be_copied() -> None:
     layer, x = Linear(16, 8), torch.randn(2, 16)
     with torch.inference_mode():

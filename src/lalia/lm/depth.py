@@ -18,6 +18,8 @@ from lalia.streams import Discrete, StreamSpec
 
 __all__ = ["Depth"]
 
+_NO_TARGET = -100
+
 
 class Depth(CellHead):
     """A depth Transformer over the codes that stand in one step (arXiv:2410.00037 §3.4.1).
@@ -73,17 +75,15 @@ class Depth(CellHead):
             beside = grid.present(self.config.first)[b, 0, s]
             code = torch.where(beside, grid.values[self.config.first][b, 0, s], self.first.num_embeddings - 1)
             first = self.first(code)
-        states = self.network(hidden[b, s], embedded.to(hidden.dtype), first)
-        out = torch.zeros(present.shape, device=hidden.device)
-        for k in range(self.num_codebooks):
-            rows = there[:, k].nonzero()[:, 0]
-            logits = F.linear(states[rows, k], self._matrix(k).to(states.dtype)).float()
-            loss = F.cross_entropy(logits, ids[rows, k], reduction="none")
-            out = out.index_put((b[rows], torch.full_like(rows, k), s[rows]), loss)
-        return out
-
-    def _matrix(self, codebook: int) -> Tensor:
-        return self.out[codebook, : self.num_ids[codebook]]
+        states = self.network(hidden[b, s], embedded.to(hidden.dtype), first).unbind(1)
+        # A code that is not there costs no more than to leave it out would.
+        targets = torch.where(there, ids, _NO_TARGET).unbind(1)
+        losses = [
+            F.cross_entropy(F.linear(x, w[:n].to(x.dtype)).float(), t, ignore_index=_NO_TARGET, reduction="none")
+            for x, w, n, t in zip(states, self.out.unbind(0), self.num_ids, targets, strict=True)
+        ]
+        out = torch.zeros(present.transpose(1, 2).shape, device=hidden.device)
+        return out.index_put((b, s), torch.stack(losses, dim=1)).transpose(1, 2)
 
     def draw(self, ask: Ask) -> list[int]:
         rows = tuple(row.index for row in ask.rows)
@@ -95,7 +95,8 @@ class Depth(CellHead):
         # Usually one step; more, where codes before this one are known or not there.
         while state.step <= ask.codebook:
             hidden = self.network.step(ask.hidden, self._before(ask, state.step), state)
-        return ask.pick(self._packed[ask.codebook].linear(hidden, self._matrix(ask.codebook).to(hidden.dtype)))
+        matrix = self.out[ask.codebook, : self.num_ids[ask.codebook]]
+        return ask.pick(self._packed[ask.codebook].linear(hidden, matrix.to(hidden.dtype)))
 
     def _before(self, ask: Ask, step: int) -> Tensor | None:
         """What enters a step beside the context: the code before, or the stream that comes first [n, E]."""

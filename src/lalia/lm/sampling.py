@@ -114,7 +114,8 @@ def sample(logits: Tensor, settings: Sampling, draw: Tensor | None, recent: Tens
 
 def _filter(logits: Tensor, settings: Sampling) -> Tensor:
     if 0 < settings.top_k < logits.shape[-1]:
-        least = logits.topk(settings.top_k, dim=-1).values[:, -1:]
+        # Which of them is the least is all that is asked: unsorted it is found in half the time.
+        least = logits.topk(settings.top_k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
         logits = logits.masked_fill(logits < least, -torch.inf)
     if settings.top_p < 1:
         ordered, index = logits.sort(dim=-1, descending=True)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.nn.kernels import RMSNorm, attend, rotate
-from lalia.nn.layers import INIT_STD, drop
+from lalia.nn.layers import INIT_STD, Table, drop
 from lalia.nn.packed import PackedWeight
 from lalia.nn.positions import angles
 from lalia.streaming import State
@@ -36,39 +36,49 @@ class StepLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_weights, out_dim, in_dim))
         self.schedule = schedule
+        self._packed = [PackedWeight() for _ in range(num_weights)]
+        self._all_packed = PackedWeight()
         nn.init.normal_(self.weight, std=INIT_STD)
 
-    def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """[S, n, D_in] to [S, n, D_out], for the steps ``first`` to ``first`` + S - 1."""
-        if len(self.weight) == 1 or len(x) == 1:
-            which = 0 if len(self.weight) == 1 else first if self.schedule is None else self.schedule[first]
-            return self._packed(which).linear(x, self.weight[which])
-        stop = first + len(x)
-        if self.schedule is None:
-            weight = self.weight[first:stop]
-        else:
-            weight = self.weight[torch.tensor(self.schedule[first:stop], device=x.device)]
+    def which(self, step: int) -> int:
+        """The number of the weight that a step has."""
+        return 0 if len(self._packed) == 1 else step if self.schedule is None else self.schedule[step]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[S, n, D_in] to [S, n, D_out], for the first S steps."""
+        steps = len(x)
+        if len(self._packed) == 1:
+            return self.step(x, 0)
+        weight: Tensor = self.weight
+        if self.schedule is not None:
+            weight = weight[torch.tensor(self.schedule[:steps], device=x.device)]
+        elif steps < len(self._packed):
+            # Not where it is all: the gradient of a slice is written once more.
+            weight = weight[:steps]
         return torch.bmm(x, weight.transpose(1, 2).to(x.dtype))
 
-    def spread(self, x: Tensor, steps: int) -> Tensor:
-        """What the first S steps make of one and the same x: [n, D_in] to [S, n, D_out]."""
-        # One product for all of them.
-        wide = F.linear(x, self.weight.flatten(0, 1).to(x.dtype)).unflatten(-1, self.weight.shape[:2]).transpose(0, 1)
-        if len(wide) == 1:
-            return wide.expand(steps, -1, -1)
-        return wide[:steps] if self.schedule is None else wide[list(self.schedule[:steps])]
+    def step(self, x: Tensor, step: int) -> Tensor:
+        """[..., D_in] to [..., D_out], for one step."""
+        which = self.which(step)
+        return self._packed[which].linear(x, self.weight, part=which)
 
-    def _packed(self, which: int) -> PackedWeight:
-        kept: dict[int, PackedWeight] = self.__dict__.setdefault("_blocks", {})
-        return kept.setdefault(which, PackedWeight())
+    def spread(self, x: Tensor) -> Tensor:
+        """What each of the weights makes of one and the same x: [n, D_in] to [n, W, D_out]."""
+        # One product for all of them.
+        return self._all_packed.linear(x, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2])
 
 
 @dataclass
 class DepthState(State):
-    """Keys and values of the steps of a frame so far: per layer [n, H, K, D_head], and how many steps these are."""
+    """The steps of a frame so far.
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    :param kept: keys, then values, of each layer [n, 2 x H, K, D_head].
+    :param context: what the frame's context gives to each step [n, W, D]; None before the first.
+    :param step: how many steps these are.
+    """
+
+    kept: list[Tensor]
+    context: Tensor | None = None
     step: int = 0
 
 
@@ -86,30 +96,31 @@ class DepthBlock(nn.Module):
         self.up = StepLinear(num_weights, dim, 2 * config.hidden, schedule)
         self.down = StepLinear(num_weights, config.hidden, dim, schedule)
 
-    def forward(
-        self, x: Tensor, table: tuple[Tensor, Tensor] | None, first: int, kept: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """[S, n, D] to [S, n, D].
-
-        :param first: the step that x begins with.
-        :param kept: keys and values [n, H, K, D_head], to which those of these steps are added.
-        """
-        steps, n, dim = x.shape
-        qkv = self.qkv(self.attention_norm(x), first).view(steps, n, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 1, 3, 0, 4)
+    def forward(self, x: Tensor, table: Table | None) -> Tensor:
+        """The first S steps of frames, [S, n, D] to [S, n, D]."""
+        q, k, v = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 1, 3, 0, 4)
         if table is not None:
             q, k = rotate(q, *table), rotate(k, *table)
-        if kept is None:
-            y = attend(q, k, v, causal=steps > 1)
-        else:
-            keys, values = kept
-            keys[:, :, first], values[:, :, first] = k[:, :, 0], v[:, :, 0]
-            k, v = keys[:, :, : first + 1].to(q.dtype), values[:, :, : first + 1].to(q.dtype)
-            y = attend(q, k, v)
-        y = self.out(y.permute(2, 0, 1, 3).reshape(steps, n, dim), first)
-        x = x + drop(self, y, self.dropout)
-        gate, value = self.up(self.feed_forward_norm(x), first).chunk(2, dim=-1)
-        return x + drop(self, self.down(F.silu(gate) * value, first), self.dropout)
+        y = attend(q, k, v, causal=len(x) > 1)
+        x = x + drop(self, self.out(y.permute(2, 0, 1, 3).flatten(-2)), self.dropout)
+        gate, value = self.up(self.feed_forward_norm(x)).chunk(2, dim=-1)
+        return x + drop(self, self.down(F.silu(gate) * value), self.dropout)
+
+    def step(self, x: Tensor, table: Table | None, step: int, kept: Tensor) -> Tensor:
+        """One step of frames, [n, D] to [n, D]; without dropout.
+
+        :param kept: keys and values of the steps [n, 2 x H, K, D_head], to which those of this one are added.
+        """
+        n, heads = len(x), self.num_heads
+        qkv = self.qkv.step(self.attention_norm(x), step).view(n, 3 * heads, 1, -1)
+        if table is not None:
+            qkv = torch.cat([rotate(qkv.narrow(1, 0, 2 * heads), *table), qkv.narrow(1, 2 * heads, heads)], dim=1)
+        kept.narrow(2, step, 1).copy_(qkv.narrow(1, heads, 2 * heads))
+        seen = kept.narrow(2, 0, step + 1).to(qkv.dtype)
+        y = attend(qkv.narrow(1, 0, heads), seen.narrow(1, 0, heads), seen.narrow(1, heads, heads))
+        x = x + self.out.step(y.reshape(n, -1), step)
+        gate, value = self.up.step(self.feed_forward_norm(x), step).chunk(2, dim=-1)
+        return x + self.down.step(F.silu(gate) * value, step)
 
 
 class DepthTransformer(Configurable, nn.Module):
@@ -201,9 +212,9 @@ class DepthTransformer(Configurable, nn.Module):
 
     def init_state(self, batch_size: int) -> DepthState:
         """The state before the first step of ``batch_size`` frames."""
-        p = self.input.weight
-        shape = (batch_size, self.config.num_heads, self.num_steps, self.dim // self.config.num_heads)
-        return DepthState([p.new_zeros(shape) for _ in self.layers], [p.new_zeros(shape) for _ in self.layers])
+        heads = self.config.num_heads
+        shape = (batch_size, 2 * heads, self.num_steps, self.dim // heads)
+        return DepthState([self.input.weight.new_empty(shape) for _ in self.layers])
 
     def forward(self, context: Tensor, codes: Tensor, first: Tensor | None = None) -> Tensor:
         """Hidden states of the steps of whole frames, their codes given (teacher forcing).
@@ -218,7 +229,15 @@ class DepthTransformer(Configurable, nn.Module):
         steps = codes.shape[1] + 1
         self._check(steps)
         before = F.pad(codes, (0, 0, 1, 0)) if first is None else torch.cat([first[:, None], codes], dim=1)
-        return self._run(self.input.spread(context, steps) + before.transpose(0, 1), 0, None).transpose(0, 1)
+        spread = self.input.spread(context)
+        if spread.shape[1] == 1 or self.config.schedule is None:
+            spread = spread[:, :steps]
+        else:
+            spread = spread[:, list(self.config.schedule[:steps])]
+        x, table = self._place((spread + before).transpose(0, 1).contiguous(), 0)
+        for layer in self.layers:
+            x = layer(x, table)
+        return self.norm(x).transpose(0, 1)
 
     def step(self, context: Tensor, before: Tensor | None, state: DepthState) -> Tensor:
         """The hidden state of the next step of each frame.
@@ -230,23 +249,28 @@ class DepthTransformer(Configurable, nn.Module):
         :raises ConfigError: the frame has K steps already.
         """
         self._check(state.step + 1)
-        x = self.input(context[None], state.step)
-        return self._run(x if before is None else x + before, state.step, state)[0]
-
-    def _run(self, x: Tensor, first: int, state: DepthState | None) -> Tensor:
-        """Steps [S, n, D] from step ``first`` on through the layers."""
-        stop = first + len(x)
-        at = torch.arange(first, stop, device=x.device)
-        table = None
-        if self.config.positions == "rope":
-            table = angles(at, self.dim // self.config.num_heads, self.config.rope_theta)
-        elif self.position_embedding is not None:
-            x = x + self.position_embedding(at)[:, None]
-        for i, layer in enumerate(self.layers):
-            x = layer(x, table, first, None if state is None else (state.keys[i], state.values[i]))
-        if state is not None:
-            state.step = stop
+        if state.context is None:
+            state.context = self.input.spread(context)
+        x = state.context[:, self.input.which(state.step)]
+        x, table = self._place((x if before is None else x + before)[None], state.step)
+        x = x[0]
+        for layer, kept in zip(self.layers, state.kept, strict=True):
+            assert isinstance(layer, DepthBlock)
+            x = layer.step(x, table, state.step, kept)
+        state.step += 1
         return self.norm(x)
+
+    def _place(self, x: Tensor, first: int) -> tuple[Tensor, Table | None]:
+        """Tell steps [S, n, D] from step ``first`` on where they are: them with what is added, and RoPE's table."""
+        match self.config.positions:
+            case "rope":
+                at = torch.arange(first, first + len(x), device=x.device)
+                return x, angles(at, self.dim // self.config.num_heads, self.config.rope_theta)
+            case "learned":
+                assert self.position_embedding is not None
+                return x + self.position_embedding.weight[first : first + len(x), None], None
+            case "none":
+                return x, None
 
     def _check(self, steps: int) -> None:
         if steps > self.num_steps:

@@ -2,8 +2,9 @@
 
 A step of generation multiplies every weight with one row per session. The BLAS behind ``F.linear`` is made for
 many rows and reads a weight at a fraction of the speed of memory; oneDNN, given the weight in blocks of its own,
-is two to four times faster at the same precision. The blocks are a copy, made at the first use, and made anew
-when the weight has changed.
+is two to four times faster at the same precision. For one row alone the fastest is a sum of the weight's columns,
+where these lie one after the other in memory. Blocks or columns are a copy, made at the first use, and made anew when
+the weight has changed, or when the number of rows has lastingly become one, or several.
 """
 
 from functools import cache
@@ -19,6 +20,9 @@ _ROWS = 16
 """The rows that the blocks are laid out for; from one row to hundreds, no other number gave faster ones."""
 
 _TYPES = (torch.float32, torch.bfloat16)
+
+_PATIENCE = 8
+"""Calls in a row for which the copy for another number of rows must do: making one costs as much as several."""
 
 
 @cache
@@ -45,37 +49,51 @@ def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class PackedWeight:
-    """The blocks of one weight, or of some rows of it, for as long as the weight stays what it is."""
+    """A copy of one weight, or of some rows of it, for as long as the weight stays what it is."""
 
     def __init__(self) -> None:
         self._key: Any = None
-        self._blocks: Tensor | None = None
+        self._copy: Tensor | None = None
+        self._columns = False
+        """Whether the copy is the columns, for one row, or the blocks, for several."""
+        self._misfits = 0
+        """Calls in a row to which the other would have been better suited."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The blocks cannot be copied or stored, and need not be.
         return (PackedWeight, ())
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``F.linear(x, weight, bias)``: [..., in] and [out, in] to [..., out]."""
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, part: int | None = None) -> Tensor:
+        """``F.linear(x, weight, bias)``: [..., in] and [out, in] to [..., out].
+
+        :param part: which of several weights [W, out, in]; always the same one.
+        """
         if torch.is_grad_enabled():
             # In training the weight changes at every step: nothing to keep.
-            self._key = self._blocks = None
-            return F.linear(x, weight, bias)
+            self._key = self._copy = None
+            return F.linear(x, weight if part is None else weight[part], bias)
+        dtype = x.dtype
         if (
-            x.device.type != "cpu"
-            or x.dtype not in _TYPES
-            or x.dtype != weight.dtype
+            dtype not in _TYPES
+            or dtype != weight.dtype
+            or not x.is_cpu
             or not x.numel()
             or torch.is_autocast_enabled("cpu")
             or weight.is_inference()
-            or not _supported(x.dtype)
+            or not _supported(dtype)
         ):
-            return F.linear(x, weight, bias)
-        key = (weight.data_ptr(), weight.shape, weight._version, weight.dtype)
-        if key != self._key:
-            self._key, self._blocks = key, _reorder(weight.detach().contiguous())
-        assert self._blocks is not None
-        return _multiply(x.contiguous(), self._blocks, bias)
+            return F.linear(x, weight if part is None else weight[part], bias)
+        columns = x.numel() == x.shape[-1] and dtype == torch.float32
+        self._misfits = 0 if columns == self._columns else self._misfits + 1
+        key = (weight.data_ptr(), weight._version, weight.shape, dtype)
+        if key != self._key or self._misfits > _PATIENCE:
+            self._key, self._columns, self._misfits = key, columns, 0
+            plain = weight.detach() if part is None else weight.detach()[part]
+            self._copy = plain.t().contiguous().t() if columns else _reorder(plain.contiguous())
+        assert self._copy is not None
+        if self._columns:
+            return F.linear(x, self._copy, bias)
+        return _multiply(x.contiguous(), self._copy, bias)
 
 
 class Linear(nn.Linear):
