@@ -49,6 +49,7 @@ class Listener:
         *,
         text: str | None = None,
         words: Words | None = None,
+        levels: Mapping[str, float] | None = None,
     ) -> Streams:
         """Streams of one row.
 
@@ -56,6 +57,7 @@ class Listener:
         :param names: which streams; all when not given. Those that they are made along come with them.
         :param text: of the model's own channel.
         :param words: its words with their times, for streams that keep time.
+        :param levels: of the speaker, for streams that are relative to one; that of the recording when not given.
         :raises DataError: a stream needs a text or its times, and there is none.
         """
         made: Streams = {}
@@ -73,7 +75,8 @@ class Listener:
             key = (stream.tokenizer, stream.channel)
             if key not in codes:
                 # Streams that are slices of one tokenizer's codebooks hear once.
-                codes[key] = tokenizer.encode(_at(sounds[stream.channel], tokenizer.sample_rate))
+                level = {"level": levels[name]} if levels and name in levels else {}
+                codes[key] = tokenizer.encode(_at(sounds[stream.channel], tokenizer.sample_rate), **level)
             tokens = codes[key]
             if stream.codebooks is not None:
                 first, stop = stream.codebooks

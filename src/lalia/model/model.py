@@ -54,6 +54,8 @@ class Model:
         self.lms = build_lms(recipe)
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
         self.learned: dict[str, Mapping[str, Tensor]] = dict(learned or {})
+        if self.vocoder is not None:
+            self.vocoder.adopt(self.learned)
         self.identities = dict(identities or {})
         self._tokenizers: dict[str, Any] = {}
         self.module.eval()
@@ -127,13 +129,16 @@ class Model:
         """
         if stream not in self._tokenizers:
             tokenizer: Any = self.recipe.streams[stream].tokenizer.build()  # type: ignore[attr-defined]
-            if stream in self.learned:
+            if self.learned.get(stream):
                 tokenizer.load_weights(self.learned[stream])
             expected = self.identities.get(stream)
             if expected is not None and getattr(tokenizer, "identity", expected) != expected:
+                cure = "Fetch the encoder again."
+                if not getattr(tokenizer, "fitted", True):
+                    cure = "What that had learned was not beside its data: train on data with their tokenizers."
                 raise CheckpointError(
                     f"The tokenizer of stream {stream!r} is {tokenizer.identity[:12]}, but the model was trained with "
-                    f"{expected[:12]}. Fetch the encoder again."
+                    f"{expected[:12]}. {cure}"
                 )
             self._tokenizers[stream] = tokenizer
         return self._tokenizers[stream]

@@ -23,7 +23,7 @@ def flow_omni() -> Recipe:
         streams={
             "question": Stream(Features.Config("openai/whisper-small"), channel="user"),
             "text": Stream(Text.Config(QWEN, vocabulary_size=151936, end=151645)),
-            "mel": Stream(Mel.Config(bins=80, sample_rate=16000, hop=256)),
+            "mel": Stream(Mel.Config(bins=80, sample_rate=16000, hop=256, normalize=True)),
         },
         lms={
             "lm": SpeechLM.Config(

@@ -4,7 +4,7 @@ from lalia.nn.fsq import FSQ
 from lalia.nn.quantize import ResidualVQ
 from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 from lalia.nn.seanet import SEANet
-from lalia.tokenizers.base import SpeechTokenizer, identity_of
+from lalia.tokenizers.base import Learns, Levelled, SpeechTokenizer, identity_of
 from lalia.tokenizers.codec import Codec
 from lalia.tokenizers.dac import DAC
 from lalia.tokenizers.durations import Durations
@@ -28,6 +28,8 @@ __all__ = [
     "Energy",
     "Features",
     "GroupedResidualVQ",
+    "Learns",
+    "Levelled",
     "Mel",
     "Mimi",
     "Pitch",

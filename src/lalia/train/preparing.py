@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,27 +14,23 @@ from lalia.audio import Audio
 from lalia.checkpoints import cache_dir
 from lalia.config import Configuration, to_dict
 from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
-from lalia.errors import AudioError, DataError, LaliaError
+from lalia.errors import DataError, LaliaError
 from lalia.listening import Listener
 from lalia.model import bundled, load_tokenizer, save_tokenizer
-from lalia.recipe import Recipe, Stream, slices_of
+from lalia.recipe import Recipe, slices_of
 from lalia.store import holds
-from lalia.tokenizers import SSLUnits, Text
-from lalia.train.conversations import make_conversations
+from lalia.tokenizers import SSLUnits, Style
+from lalia.train.completing import complete
+from lalia.train.learning import begun_with, learn, level_of
 from lalia.train.material import TOKENIZERS
 from lalia.training.distributed import is_main, sum_floats
 
-__all__ = ["RecipeStreams", "prepare", "prepare_all", "with_bundled_units"]
+__all__ = ["RecipeStreams", "prepare_all", "with_bundled_units"]
 
 Tell = Callable[[str], None]
 
 _TINY_SECONDS = 600.0
 """Recordings that a tiny recipe is shown: enough to learn something in minutes."""
-
-_LISTENER = "whisper-tiny.en"
-
-_SAVE_EVERY = 16
-"""Texts that are lost when the work is stopped."""
 
 
 def prepare_all(
@@ -57,21 +53,33 @@ def prepare_all(
     ready: dict[Configuration, Any] = {}
     if tiny:
         recipe, ready = with_bundled_units(recipe.tiny(), tell)
-    out = []
-    for folder in folders:
-        if folder not in raw:
-            out.append(folder)
-            continue
-        streams = to_dict({n: recipe.streams[n] for n in _needed(recipe)})
-        key = json.dumps([streams, str(folder.resolve()), tiny], sort_keys=True)
-        place = cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-        if is_main():
-            prepare(recipe, found[folder], folder, place, tiny=tiny, tell=tell, ready=ready, progress=progress)
+    places = {folder: _place(recipe, folder, folders, tiny) for folder in raw}
+    if is_main():
+        maker = RecipeStreams(recipe, ready)
+        for folder in folders:
+            maker.begun_with(places.get(folder, folder))
+        manifests = {}
+        for folder, place in places.items():
+            part = _first(found[folder], _TINY_SECONDS) if tiny else found[folder]
+            manifests[folder] = complete(recipe, maker.names, part, folder, place, tell=tell, progress=progress)
+        # One tokenizer for all folders.
+        maker.learn([u for manifest in manifests.values() for u in manifest], tell)
+        for folder, place in places.items():
+            _prepare(maker, manifests[folder], folder, place, progress)
             tell(f"Prepared {place}")
-        out.append(place)
     # Others wait until it is there.
     sum_floats([0.0], torch.device("cpu"))
-    return out
+    return [places.get(folder, folder) for folder in folders]
+
+
+def _place(recipe: Recipe, folder: Path, folders: Sequence[Path], tiny: bool) -> Path:
+    """Where the tokens of a folder of recordings are kept."""
+    streams = {n: recipe.streams[n] for n in _needed(recipe)}
+    learn = any(hasattr(getattr(s.tokenizer, "owner", None), "fit") for s in streams.values())
+    # Tokens hang on all that their tokenizers learned from.
+    heard = sorted({str(f.resolve()) for f in folders}) if learn else []
+    key = json.dumps([to_dict(streams), str(folder.resolve()), tiny, heard], sort_keys=True)
+    return cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 class RecipeStreams:
@@ -87,6 +95,7 @@ class RecipeStreams:
         self.names = _needed(recipe)
         self.listener = Listener(recipe.streams, self.tokenizer)
         self._order = recipe.channels
+        self._levels: dict[str, Callable[[Utterance], float | None]] = {}
 
     def tokenizer(self, stream: str) -> Any:
         """The tokenizer of a stream; streams with one configuration share it."""
@@ -98,6 +107,35 @@ class RecipeStreams:
     @cached_property
     def info(self) -> Mapping[str, StreamInfo]:
         return {n: info_of(self.tokenizer(n), spec=self.recipe.streams[n].spec) for n in self.names}
+
+    def begun_with(self, folder: Path) -> None:
+        """Take what the tokenizers of the tokens in a folder have learned, if there are some."""
+        for name in self.names:
+            begun_with(folder / TOKENIZERS / name, self.tokenizer(name))
+
+    def learn(self, utterances: Iterable[Utterance], tell: Tell | None = None) -> None:
+        """Let the tokenizers that must hear recordings first hear those that they are for.
+
+        :raises DataError: there is too little.
+        """
+        for name in self.names:
+            channel, tokenizer = self.recipe.streams[name].channel, self.tokenizer(name)
+
+            def load(u: Utterance, channel: str | None = channel) -> Audio:
+                return self.load(u)[channel]
+
+            if learn(tokenizer, utterances, load, name) and tell is not None:
+                tell(f"Stream {name!r}: fitted {type(tokenizer).__name__} on the recordings")
+            # Whose voice it is is known of the model's own side.
+            level = level_of(tokenizer, utterances, load) if channel == self._order[0] else None
+            if level is not None:
+                self._levels[name] = level
+
+    def save(self, folder: Path) -> None:
+        """Keep the tokenizers beside the tokens that they make."""
+        for name in self.names:
+            if hasattr(self.tokenizer(name), "weights"):
+                save_tokenizer(self.tokenizer(name), folder / TOKENIZERS / name)
 
     def load(self, u: Utterance) -> dict[str | None, Audio]:
         if len(self._order) == 1:
@@ -111,8 +149,9 @@ class RecipeStreams:
     def encode(self, loaded: Sequence[tuple[Utterance, dict[str | None, Audio]]]) -> list[TokenRow | Skipped]:
         rows: list[TokenRow | Skipped] = []
         for u, sounds in loaded:
+            levels = {n: x for n, level in self._levels.items() if (x := level(u)) is not None}
             try:
-                streams = self.listener.hear(sounds, self.names, text=u.text, words=u.words)
+                streams = self.listener.hear(sounds, self.names, text=u.text, words=u.words, levels=levels)
             except DataError as error:
                 rows.append(Skipped(u.id, str(u.path), str(error)))
                 continue
@@ -149,7 +188,13 @@ def with_bundled_units(recipe: Recipe, tell: Tell) -> tuple[Recipe, dict[Configu
     streams = dict(recipe.streams)
     for name, stream in recipe.streams.items():
         own = stream.tokenizer
-        if isinstance(own, SSLUnits.Config):
+        if isinstance(own, Style.Config):
+            # Clusters of its own, of what the same encoder hears.
+            heard = ("encoder", "layer", "windows", "pretrained", "architecture")
+            streams[name] = replace(
+                stream, tokenizer=replace(own, **{field: getattr(lender.config, field) for field in heard})
+            )
+        elif isinstance(own, SSLUnits.Config):
             config = replace(lender.config, deduplicate=own.deduplicate)
             if config not in ready:
                 ready[config] = built = SSLUnits(config, lender.encoder)
@@ -160,51 +205,24 @@ def with_bundled_units(recipe: Recipe, tell: Tell) -> tuple[Recipe, dict[Configu
     return replace(recipe, streams=streams), ready
 
 
-def prepare(
-    recipe: Recipe,
+def _prepare(
+    maker: RecipeStreams,
     manifest: Manifest,
     source: Path,
     folder: Path,
-    *,
-    tiny: bool,
-    tell: Tell,
-    ready: Mapping[Configuration, Any] | None = None,
-    progress: Callable[[float, float], None] | None = None,
-) -> Path:
-    """Token shards of all streams of a recipe, made of recordings.
+    progress: Callable[[float, float], None] | None,
+) -> None:
+    """Token shards of all streams of a recipe in ``folder``, of the recordings in ``source``; what is there stays.
 
-    :param manifest: the recordings, which lie in ``source``.
-    :param folder: for the shards; what is there already stays.
-    :param tiny: use ten minutes of them.
-    :returns: the folder of the shards.
     :raises DataError: nothing there can be used.
     """
-    if tiny:
-        manifest = _first(manifest, _TINY_SECONDS)
-    streams = [recipe.streams[n] for n in _needed(recipe)]
-    if any(_reads_text(s) for s in streams):
-        timed = any(s.aligned_to is not None for s in streams) or any(lm.layout.timed for lm in recipe.lms.values())
-        # Beside the prepared streams: other recipes want the same texts.
-        place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
-        path = folder.parent / f"transcripts-{place}.jsonl"
-        manifest = _transcribed(manifest, path, timed=timed, tell=tell, progress=progress)
-    if len(recipe.channels) > 1 and not _has_channels(manifest, len(recipe.channels)):
-        tell("Recordings of one channel: pairs of them are put into conversations of two turns")
-        manifest = make_conversations(manifest, folder / "conversations")
-    maker = RecipeStreams(recipe, ready)
+    if not (folder / TOKENIZERS).exists():
+        # Before the work: what goes on with it later must not learn anew.
+        maker.save(folder)
     report = tokenize_corpus(manifest, maker, folder, progress=progress)
     if not report.done:
         reasons = "; ".join(dict.fromkeys(s.reason for s in report.skipped[:3]))
         raise DataError(f"None of {report.total} recordings in {source} could be used ({reasons}). Give others.")
-    for name in maker.names:
-        tokenizer = maker.tokenizer(name)
-        if hasattr(tokenizer, "weights"):
-            save_tokenizer(tokenizer, folder / TOKENIZERS / name)
-    return folder
-
-
-def _reads_text(stream: Stream) -> bool:
-    return isinstance(stream.tokenizer, Text.Config)
 
 
 def _first(manifest: Manifest, seconds: float) -> Manifest:
@@ -216,56 +234,3 @@ def _first(manifest: Manifest, seconds: float) -> Manifest:
         kept.append(u)
         total += u.duration
     return Manifest(kept)
-
-
-def _has_channels(manifest: Manifest, count: int) -> bool:
-    import soundfile
-
-    try:
-        return all(soundfile.info(u.path).channels >= count for u in manifest[:3])
-    except (OSError, RuntimeError):
-        return False
-
-
-def _transcribed(
-    manifest: Manifest,
-    path: Path,
-    *,
-    timed: bool,
-    tell: Tell,
-    progress: Callable[[float, float], None] | None,
-) -> Manifest:
-    """The manifest with a text for each utterance, and with the times of its words where they are needed."""
-    from lalia.evaluation import Whisper
-
-    def lacks(u: Utterance) -> bool:
-        return u.text is None or (timed and u.words is None)
-
-    if not any(lacks(u) for u in manifest):
-        return manifest
-    known = {u.id: u for u in Manifest.load(path)} if path.exists() else {}
-    tell(f"Texts: {_LISTENER} writes down what is said")
-    listener = Whisper(_LISTENER)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    out: list[Utterance] = []
-    done = 0.0
-    for i, u in enumerate(manifest):
-        if lacks(u) and u.id in known:
-            u = replace(u, text=known[u.id].text, words=known[u.id].words)
-        if lacks(u):
-            try:
-                audio = u.load(sample_rate=16000)
-                text = u.text if u.text is not None else listener([audio])[0]
-                words = listener.align(audio, text) if timed and u.words is None else u.words
-                u = replace(u, text=text, words=words)
-            except (AudioError, DataError):
-                continue
-        out.append(u)
-        known[u.id] = u
-        done += u.duration
-        if progress is not None:
-            progress(done, manifest.seconds)
-        if i % _SAVE_EVERY == _SAVE_EVERY - 1:
-            Manifest(known.values()).save(path)
-    Manifest(known.values()).save(path)
-    return Manifest(out)

@@ -15,6 +15,7 @@ from lalia.model import Model
 from lalia.nn.lora import merge_lora, merged
 from lalia.recipe import Recipe
 from lalia.store import DESCRIPTION
+from lalia.streams import Discrete
 from lalia.train.material import Material
 from lalia.train.plan import Plan, lend, make_plan, remember
 from lalia.train.preparing import prepare_all
@@ -157,7 +158,7 @@ def _start(model: Model, plan: Plan, material: Material, run: Path, tell: Callab
         model.load_tensors(run)
         return
     lend(plan, model, tell)
-    if isinstance(model.vocoder, GriffinLim):
+    if isinstance(model.vocoder, GriffinLim) and isinstance(model.vocoder.spec.kind, Discrete):
         _fit(model.vocoder, material, tell)
 
 
