@@ -125,14 +125,14 @@ def test_a_loaded_model_hears_what_it_was_trained_on(
     name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LALIA_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("lalia.train.preparing.bundled", dict)
+    monkeypatch.setattr("lalia.train.tokenizers.bundled", dict)
     recipe = find(name).tiny()
     known = Manifest([replace(u, speaker=None, text="so it was") for u in manifest])
     listed = tmp_path / "data" / "manifest.jsonl"
     listed.parent.mkdir()
     known.save(listed)
     told: list[str] = []
-    (place,) = prepare_all(recipe, [listed.parent], tiny=True, tell=told.append)
+    (place,) = prepare_all(recipe, [listed.parent], tiny=True, ready={}, tell=told.append)
     fitted = {"pgslm": ("units", "log_f0"), "flow_omni": ("mel",)}[name]
     assert [line for line in told if "fitted" in line] == [
         f"Stream {s!r}: fitted {recipe.streams[s].tokenizer.owner.__name__} on the recordings"  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ def test_a_loaded_model_hears_what_it_was_trained_on(
     ]
     # A second time nothing is learned, and nothing made.
     told.clear()
-    assert prepare_all(recipe, [listed.parent], tiny=True, tell=told.append) == [place]
+    assert prepare_all(recipe, [listed.parent], tiny=True, ready={}, tell=told.append) == [place]
     assert not [line for line in told if "fitted" in line]
 
     material = Material.open([place])

@@ -5,10 +5,13 @@ import pytest
 import soundfile
 import torch
 
+from lalia.audio import Audio
 from lalia.config import from_dict, to_dict
 from lalia.errors import CheckpointError, DataError, OutputError
-from lalia.model import load_tokenizer
-from lalia.train import CodecRun, train_codec
+from lalia.model import load, load_tokenizer
+from lalia.nn.quantize import ResidualVQ
+from lalia.recipes import find
+from lalia.train import CodecRun, train, train_codec
 
 SET = (
     "--set",
@@ -118,3 +121,50 @@ def test_a_tokenizer_that_cannot_speak(lalia, clip, shards, tmp_path):
     ran = lalia("resynthesize", clip, "-o", tmp_path / "out.wav", "--tokenizer", shards / "tokenizers" / "units")
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert "cannot speak" in ran.err
+
+
+def _as_audiolm(codec):
+    """Of twelve codebooks, as AudioLM's coarse and fine codes have them."""
+    quantizer = ResidualVQ.Config(16, 12)
+    return replace(codec, quantizer=quantizer)
+
+
+def test_a_trained_codec_is_heard_through_its_own_decoder(corpus, plan, clip, tmp_path):
+    run = train_codec(replace(plan, codec=_as_audiolm(plan.codec)), [corpus], tmp_path / "codec")
+    codec = load_tokenizer(run)
+    trained = train(
+        find("audiolm"),
+        [corpus],
+        tmp_path / "run",
+        tiny=True,
+        stage="semantic",
+        tokenizers={"codes": run},
+        overrides={"stages.semantic.trainer.max_steps": "2"},
+    )
+    model = load(trained)
+    # One tokenizer for the codes and their two slices, stored once.
+    assert set(model.learned) == {"semantic", "codes"}
+    assert model.tokenizer("fine") is model.tokenizer("coarse")
+    assert model.tokenizer("fine").identity == codec.identity
+    ours, theirs = model.vocoder.synthesizer.state_dict(), codec.synthesizer.state_dict()
+    assert [n for n in theirs if not torch.equal(ours[n], theirs[n])] == []
+    untrained = codec.config.build().synthesizer.state_dict()
+    assert any(not torch.equal(theirs[n], untrained[n]) for n in theirs)
+    audio = Audio.load(clip, sample_rate=16000, seconds=1.0)
+    codes = model.listener.hear({None: audio}, ("coarse", "fine"))
+    assert torch.equal(model.decode(codes).samples, codec.decode(codec.encode(audio)).samples)
+
+
+def test_tokenizers_that_do_not_fit(lalia, corpus, clip, tmp_path):
+    made = lalia("fit-codec", corpus, "-o", tmp_path / "codec", "--tiny", "--steps", 2, *SET)
+    assert made.status == 0, made.err
+    for tokenizer, message in (
+        ("codes", "has no '='"),
+        (f"code={tmp_path / 'codec'}", "Did you mean 'codes'?"),
+        (f"codes={tmp_path / 'nothing'}", "There is no model"),
+        (f"codes={tmp_path / 'codec'}", "Codebooks 0 to 4 are not in"),
+    ):
+        ran = lalia("train", "audiolm", "--tiny", "--data", corpus, "-o", tmp_path / "run", "--tokenizer", tokenizer)
+        assert (ran.status, ran.err.count("\n")) == (2, 1), ran.err
+        assert message in ran.err
+    assert not (tmp_path / "run").exists()

@@ -22,6 +22,7 @@ __all__ = [
     "Voice",
     "check_sound_file",
     "overrides_of",
+    "pairs_of",
 ]
 
 DEFAULT_MODEL = "mini-gslm"
@@ -66,10 +67,18 @@ def overrides_of(settings: list[str] | None, example: str = "trainer.learning_ra
 
     :raises ConfigError: one has no value.
     """
-    overrides = {}
-    for item in settings or []:
+    return pairs_of("--set", settings, example)
+
+
+def pairs_of(option: str, items: list[str] | None, example: str) -> dict[str, str]:
+    """What an option that is given as KEY=VALUE, again and again, says.
+
+    :raises ConfigError: one has no value.
+    """
+    pairs = {}
+    for item in items or []:
         key, sign, value = item.partition("=")
         if not sign:
-            raise ConfigError(f"--set {item!r} has no '='. Write --set {example}.")
-        overrides[key.strip()] = value
-    return overrides
+            raise ConfigError(f"{option} {item!r} has no '='. Write {option} {example}.")
+        pairs[key.strip()] = value
+    return pairs

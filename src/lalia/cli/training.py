@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lalia.cli.console import progress, show, tell
-from lalia.cli.options import Json, Settings, overrides_of
+from lalia.cli.options import Json, Settings, overrides_of, pairs_of
 
 __all__ = ["recipes", "train"]
 
@@ -23,6 +23,10 @@ def train(
     tiny: Annotated[
         bool, typer.Option("--tiny", help="The smallest form, over the data's own tokenizer and a ready vocoder.")
     ] = False,
+    tokenizers: Annotated[
+        list[str] | None,
+        typer.Option("--tokenizer", metavar="STREAM=NAME", help="A saved tokenizer in place of a stream's own."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the GPU by default where there is one.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random. [default: the recipe's]")] = None,
@@ -39,6 +43,7 @@ def train(
             output,
             stage=stage,
             tiny=tiny,
+            tokenizers=pairs_of("--tokenizer", tokenizers, "codes=my-codec"),
             overrides=overrides_of(settings, "lms.ulm.backbone.num_layers=4"),
             resume=resume,
             seed=seed,

@@ -4,6 +4,7 @@ Everything on the command line is a few lines over this.
 """
 
 from lalia.model.continuation import Continuation
+from lalia.model.held import HeldTokenizers
 from lalia.model.model import Model
 from lalia.model.scoring import Scores
 from lalia.model.shelf import bundled, find, load, load_tokenizer, open_tokenizer, save_tokenizer
@@ -11,6 +12,7 @@ from lalia.model.speaking import Reply
 
 __all__ = [
     "Continuation",
+    "HeldTokenizers",
     "Model",
     "Reply",
     "Scores",

@@ -14,6 +14,7 @@ from lalia.errors import CheckpointError, ConfigError
 from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
 from lalia.model.continuation import Continuation, Speaker, continue_speech
+from lalia.model.held import HeldTokenizers
 from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.voices import find_voice
@@ -21,7 +22,7 @@ from lalia.model.weights import load_tensors, tensors_of
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
-from lalia.vocoders import Vocoder
+from lalia.vocoders import CodecDecoder, Vocoder
 
 __all__ = ["Model"]
 
@@ -53,11 +54,9 @@ class Model:
         self.specs = recipe.specs
         self.lms = build_lms(recipe)
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
-        self.learned: dict[str, Mapping[str, Tensor]] = dict(learned or {})
+        self.tokenizers = HeldTokenizers(recipe.streams, learned=learned, identities=identities)
         if self.vocoder is not None:
-            self.vocoder.adopt(self.learned)
-        self.identities = dict(identities or {})
-        self._tokenizers: dict[str, Any] = {}
+            self.vocoder.adopt(self.tokenizers.learned_of_all)
         self.module.eval()
 
     def __repr__(self) -> str:
@@ -122,31 +121,36 @@ class Model:
 
     # -- parts ---------------------------------------------------------------------------------
 
-    def tokenizer(self, stream: str) -> Any:
-        """The tokenizer of a stream, built at the first use (its encoder may have to be fetched).
+    @property
+    def learned(self) -> dict[str, Mapping[str, Tensor]]:
+        """What the tokenizers learned, by stream: once for all streams that share a tokenizer."""
+        return self.tokenizers.learned
 
-        :raises CheckpointError: it is not the one with which the model was trained.
+    @property
+    def identities(self) -> dict[str, str]:
+        """SHA-256 of the tokenizers with which the model was trained, by stream."""
+        return self.tokenizers.identities
+
+    def tokenizer(self, stream: str) -> Any:
+        """The tokenizer of a stream; see ``HeldTokenizers``."""
+        return self.tokenizers(stream)
+
+    def take_decoders(self) -> None:
+        """Give the vocoder the decoders of the codecs whose codes it reads.
+
+        A codec may be fetched for it.
+
+        :raises WeightsError: it cannot be had.
+        :raises ConfigError: the vocoder is of another codec than its stream.
         """
-        if stream not in self._tokenizers:
-            tokenizer: Any = self.recipe.streams[stream].tokenizer.build()  # type: ignore[attr-defined]
-            if self.learned.get(stream):
-                tokenizer.load_weights(self.learned[stream])
-            expected = self.identities.get(stream)
-            if expected is not None and getattr(tokenizer, "identity", expected) != expected:
-                cure = "Fetch the encoder again."
-                if not getattr(tokenizer, "fitted", True):
-                    cure = "What that had learned was not beside its data: train on data with their tokenizers."
-                raise CheckpointError(
-                    f"The tokenizer of stream {stream!r} is {tokenizer.identity[:12]}, but the model was trained with "
-                    f"{expected[:12]}. {cure}"
-                )
-            self._tokenizers[stream] = tokenizer
-        return self._tokenizers[stream]
+        for part in () if self.vocoder is None else self.vocoder.modules():
+            if isinstance(part, CodecDecoder):
+                part.take(self.tokenizer(part.stream))
 
     @cached_property
     def listener(self) -> Listener:
         """What makes the streams of the recipe."""
-        return Listener(self.recipe.streams, self.tokenizer)
+        return Listener(self.recipe.streams, self.tokenizers)
 
     @property
     def speech_stream(self) -> str:

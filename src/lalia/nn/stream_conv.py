@@ -25,6 +25,17 @@ _FEW = 16
 """Up to so many frames a transposed convolution on a CPU is faster as a matrix product, ten times for one or two."""
 
 
+def _begin(conv: nn.Conv1d | nn.ConvTranspose1d, fan_in: float) -> None:
+    """Draw weights that keep the size of what goes through.
+
+    Those that PyTorch draws shrink it at each layer, by about the square root of three: at the end of a codec's encoder
+    nothing but biases is left, and the decoder learns for long without hearing anything.
+    """
+    nn.init.normal_(conv.weight, std=fan_in**-0.5)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 @dataclass
 class ConvState(State):
     """What a convolution looks back on.
@@ -90,6 +101,7 @@ class CausalConv(nn.Module):
         self.channels, self.stride, self.padding = channels, stride, padding
         self.reach = self.span - stride
         self.conv = nn.Conv1d(channels, out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
+        _begin(self.conv, kernel_size * channels // groups)
         if normalize:
             weight_norm(self.conv)
 
@@ -164,6 +176,7 @@ class CausalConvTranspose(nn.Module):
             )
         self.stride, self.reach, self.out = stride, kernel_size - stride, out
         self.conv = nn.ConvTranspose1d(channels, out, kernel_size, stride, groups=groups, bias=bias)
+        _begin(self.conv, kernel_size * channels / (groups * stride))
         if normalize:
             weight_norm(self.conv)
 

@@ -21,7 +21,7 @@ from lalia.train.material import Material
 from lalia.training import checkpoint
 from lalia.vocoders import Channels, CodecDecoder, GriffinLim, Vocoder
 
-__all__ = ["Plan", "lend", "make_plan", "remember"]
+__all__ = ["Plan", "Tell", "check_overrides", "lend", "make_plan", "remember"]
 
 PLAN = "plan.json"
 """In a run: the recipe as it is trained, and the tokenizers of its data."""
@@ -54,21 +54,36 @@ def make_plan(
     tell: Tell,
 ) -> Plan:
     """
+    :param recipe: of the size that it will have.
+    :param tiny: take the tokenizers of the data, and a vocoder that is ready.
     :raises RecipeError: the data are of another tokenizer than the recipe's.
     :raises DataError: a stream of the recipe is not in the data.
     """
-    if tiny:
-        recipe = recipe.tiny()
     plan = Plan(_on_streams(recipe, material, tiny, tell))
     trains_vocoder = any(s.name == stage and s.task.trains_vocoder for s in recipe.stages)
     if tiny and recipe.vocoder is not None and not trains_vocoder:
         plan = _with_ready_vocoder(plan.recipe, material, tell)
     recipe = plan.recipe
-    for path, text in overrides.items():
-        recipe = override(recipe, _by_number(path, recipe), text)
+    recipe = _overridden(recipe, overrides)
     if seed is not None:
         recipe = replace(recipe, stages=tuple(replace(s, trainer=replace(s.trainer, seed=seed)) for s in recipe.stages))
     return replace(plan, recipe=recipe)
+
+
+def check_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> None:
+    """Refuse what cannot be set before any work is done for it.
+
+    What the data decide, the streams and the vocoder, is known later.
+
+    :raises ConfigError: there is no such field, or the value is not of its kind.
+    """
+    _overridden(recipe, {p: t for p, t in overrides.items() if p.split(".")[0] not in {"streams", "vocoder"}})
+
+
+def _overridden(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
+    for path, text in overrides.items():
+        recipe = override(recipe, _by_number(path, recipe), text)
+    return recipe
 
 
 def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> Recipe:

@@ -14,18 +14,17 @@ from lalia.audio import Audio
 from lalia.checkpoints import cache_dir
 from lalia.config import Configuration, to_dict
 from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
-from lalia.errors import DataError, LaliaError
+from lalia.errors import DataError
 from lalia.listening import Listener
-from lalia.model import bundled, load_tokenizer, save_tokenizer
+from lalia.model import HeldTokenizers, save_tokenizer
 from lalia.recipe import Recipe, slices_of
-from lalia.store import holds
-from lalia.tokenizers import SSLUnits, Style
 from lalia.train.completing import complete
 from lalia.train.learning import begun_with, learn, level_of
 from lalia.train.material import TOKENIZERS
+from lalia.train.tokenizers import with_bundled_units
 from lalia.training.distributed import is_main, sum_floats
 
-__all__ = ["RecipeStreams", "prepare_all", "with_bundled_units"]
+__all__ = ["RecipeStreams", "prepare_all"]
 
 Tell = Callable[[str], None]
 
@@ -39,10 +38,13 @@ def prepare_all(
     *,
     tiny: bool,
     tell: Tell,
+    ready: Mapping[Configuration, Any],
     progress: Callable[[float, float], None] | None = None,
 ) -> list[Path]:
     """The data as folders of token shards: recordings among them are tokenized into the cache, once.
 
+    :param tiny: use ten minutes of recordings, and the units of a bundled model.
+    :param ready: tokenizers that are built already, by configuration.
     :raises DataError: nothing there can be used.
     """
     folders = [Path(d) for d in data]
@@ -50,10 +52,9 @@ def prepare_all(
     if not raw:
         return folders
     found = {folder: discover([folder]) for folder in raw}
-    ready: dict[Configuration, Any] = {}
     if tiny:
-        recipe, ready = with_bundled_units(recipe.tiny(), tell)
-    places = {folder: _place(recipe, folder, folders, tiny) for folder in raw}
+        recipe, ready = with_bundled_units(recipe, ready, tell)
+    places = {folder: _place(recipe, folder, folders, tiny, ready) for folder in raw}
     if is_main():
         maker = RecipeStreams(recipe, ready)
         for folder in folders:
@@ -72,13 +73,16 @@ def prepare_all(
     return [places.get(folder, folder) for folder in folders]
 
 
-def _place(recipe: Recipe, folder: Path, folders: Sequence[Path], tiny: bool) -> Path:
+def _place(
+    recipe: Recipe, folder: Path, folders: Sequence[Path], tiny: bool, ready: Mapping[Configuration, Any]
+) -> Path:
     """Where the tokens of a folder of recordings are kept."""
     streams = {n: recipe.streams[n] for n in _needed(recipe)}
-    learn = any(hasattr(getattr(s.tokenizer, "owner", None), "fit") for s in streams.values())
-    # Tokens hang on all that their tokenizers learned from.
+    made_by = {n: ready[s.tokenizer].identity for n, s in streams.items() if s.tokenizer in ready}
+    # Tokens hang on all that their tokenizers learn from.
+    learn = any(hasattr(getattr(s.tokenizer, "owner", None), "fit") for n, s in streams.items() if n not in made_by)
     heard = sorted({str(f.resolve()) for f in folders}) if learn else []
-    key = json.dumps([to_dict(streams), str(folder.resolve()), tiny, heard], sort_keys=True)
+    key = json.dumps([to_dict(streams), made_by, str(folder.resolve()), tiny, heard], sort_keys=True)
     return cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
@@ -91,18 +95,11 @@ class RecipeStreams:
 
     def __init__(self, recipe: Recipe, ready: Mapping[Configuration, Any] | None = None) -> None:
         self.recipe = recipe
-        self._built: dict[Configuration, Any] = dict(ready or {})
+        self.tokenizer = HeldTokenizers(recipe.streams, ready=ready)
         self.names = _needed(recipe)
         self.listener = Listener(recipe.streams, self.tokenizer)
         self._order = recipe.channels
         self._levels: dict[str, Callable[[Utterance], float | None]] = {}
-
-    def tokenizer(self, stream: str) -> Any:
-        """The tokenizer of a stream; streams with one configuration share it."""
-        config = self.recipe.streams[stream].tokenizer
-        if config not in self._built:
-            self._built[config] = config.build()  # type: ignore[attr-defined]
-        return self._built[config]
 
     @cached_property
     def info(self) -> Mapping[str, StreamInfo]:
@@ -171,38 +168,6 @@ def _needed(recipe: Recipe) -> tuple[str, ...]:
     used |= set() if recipe.vocoder is None else set(recipe.vocoder.reads)
     # What is stored in slices need not be stored whole.
     return tuple(n for n in recipe.streams if n in used and not slices_of(recipe.streams, n))
-
-
-def with_bundled_units(recipe: Recipe, tell: Tell) -> tuple[Recipe, dict[Configuration, Any]]:
-    """A tiny recipe over the units of a bundled model, where its own would be those of a random encoder.
-
-    :returns: the recipe, and the tokenizers that are built already.
-    """
-    ready: dict[Configuration, Any] = {}
-    try:
-        lender = next(load_tokenizer(name) for name, folder in bundled().items() if holds(folder, "recipe"))
-    except (StopIteration, LaliaError):
-        return recipe, ready
-    if not isinstance(lender, SSLUnits):
-        return recipe, ready
-    streams = dict(recipe.streams)
-    for name, stream in recipe.streams.items():
-        own = stream.tokenizer
-        if isinstance(own, Style.Config):
-            # Clusters of its own, of what the same encoder hears.
-            heard = ("encoder", "layer", "windows", "pretrained", "architecture")
-            streams[name] = replace(
-                stream, tokenizer=replace(own, **{field: getattr(lender.config, field) for field in heard})
-            )
-        elif isinstance(own, SSLUnits.Config):
-            config = replace(lender.config, deduplicate=own.deduplicate)
-            if config not in ready:
-                ready[config] = built = SSLUnits(config, lender.encoder)
-                built.load_weights(lender.weights())
-            streams[name] = replace(stream, tokenizer=config)
-    if ready:
-        tell(f"Units: those of {lender.config.encoder}, layer {lender.config.layer}, that a bundled model has")
-    return replace(recipe, streams=streams), ready
 
 
 def _prepare(

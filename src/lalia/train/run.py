@@ -17,8 +17,9 @@ from lalia.recipe import Recipe
 from lalia.store import DESCRIPTION
 from lalia.streams import Discrete
 from lalia.train.material import Material
-from lalia.train.plan import Plan, lend, make_plan, remember
+from lalia.train.plan import Plan, check_overrides, lend, make_plan, remember
 from lalia.train.preparing import prepare_all
+from lalia.train.tokenizers import with_tokenizers
 from lalia.training import Trainer, TrainStage, checkpoint
 from lalia.training.distributed import broadcast, is_main, process_group
 from lalia.vocoders import GriffinLim
@@ -36,6 +37,7 @@ def train(
     *,
     stage: str | None = None,
     tiny: bool = False,
+    tokenizers: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, str] | None = None,
     resume: bool = False,
     seed: int | None = None,
@@ -53,6 +55,7 @@ def train(
     :param tiny: the smallest form of the recipe, over the tokenizer of the data, with a vocoder that is ready:
         a bundled one that speaks the same units, or else Griffin-Lim. The stages that train a vocoder are left
         out, unless ``stage`` names one of them.
+    :param tokenizers: saved ones or models, by the stream whose tokenizer they take the place of.
     :param overrides: fields of the recipe by dotted path, as YAML; stages by name or number.
     :param resume: go on where a run stopped; the same settings give the same plan.
     :param seed: of everything random; the recipe's when not given.
@@ -66,7 +69,11 @@ def train(
         say = tell if tell is not None and is_main() else _silent
         if stage is not None:
             _check_stage(recipe, stage)
-        material = Material.open(prepare_all(recipe, data, tiny=tiny, tell=say, progress=progress))
+        if tiny:
+            recipe = recipe.tiny()
+        recipe, ready = with_tokenizers(recipe, tokenizers or {})
+        check_overrides(recipe, overrides or {})
+        material = Material.open(prepare_all(recipe, data, tiny=tiny, tell=say, ready=ready, progress=progress))
         # Told once it is clear that there will be a run: a request that is refused is refused in one line.
         notes: list[str] = []
         plan = make_plan(
@@ -158,6 +165,7 @@ def _start(model: Model, plan: Plan, material: Material, run: Path, tell: Callab
         model.load_tensors(run)
         return
     lend(plan, model, tell)
+    model.take_decoders()
     if isinstance(model.vocoder, GriffinLim) and isinstance(model.vocoder.spec.kind, Discrete):
         _fit(model.vocoder, material, tell)
 

@@ -1,0 +1,86 @@
+"""Which tokenizers a run has in place of those of the recipe: named ones, and bundled ones for tiny forms."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lalia.config import Configuration
+from lalia.errors import LaliaError, RecipeError
+from lalia.model import bundled, load_tokenizer
+from lalia.recipe import Recipe
+from lalia.store import holds
+from lalia.tokenizers import SSLUnits, Style, Text
+from lalia.train.plan import Tell
+from lalia.vocoders import CodecDecoder
+
+__all__ = ["with_bundled_units", "with_tokenizers"]
+
+
+def with_tokenizers(recipe: Recipe, named: Mapping[str, str | Path]) -> tuple[Recipe, dict[Configuration, Any]]:
+    """A recipe over tokenizers that are ready.
+
+    :param named: a saved tokenizer or a model, by the stream that it is for. Streams that had the same tokenizer as
+        that stream, and the decoder of a codec among them, change with it.
+    :returns: the recipe, and the tokenizers by configuration.
+    :raises RecipeError: there is no such stream, or it has too few codebooks.
+    :raises CheckpointError: there is no such tokenizer.
+    """
+    ready: dict[Configuration, Any] = {}
+    for name, source in named.items():
+        if name not in recipe.streams:
+            close = difflib.get_close_matches(name, recipe.streams, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(recipe.streams)}."
+            raise RecipeError(f"{recipe.name!r} has no stream {name!r}. {hint}")
+        tokenizer = load_tokenizer(source)
+        ready[tokenizer.config] = tokenizer
+        recipe = _replaced(recipe, recipe.streams[name].tokenizer, tokenizer.config)
+    return recipe, ready
+
+
+def _replaced(recipe: Recipe, old: Configuration, new: Configuration) -> Recipe:
+    """The recipe with another tokenizer wherever it has this one, and with texts that keep its time."""
+    changed = [n for n, s in recipe.streams.items() if s.tokenizer == old]
+    streams = {n: replace(s, tokenizer=new) if n in changed else s for n, s in recipe.streams.items()}
+    for name, stream in streams.items():
+        text = stream.tokenizer
+        if stream.aligned_to in changed and isinstance(text, Text.Config):
+            streams[name] = replace(stream, tokenizer=replace(text, rate=streams[stream.aligned_to].spec.frame_rate))
+    vocoder = recipe.vocoder
+    if isinstance(vocoder, CodecDecoder.Config) and vocoder.stream in changed:
+        vocoder = replace(vocoder, codec=new)
+    return replace(recipe, streams=streams, vocoder=vocoder)
+
+
+def with_bundled_units(
+    recipe: Recipe, ready: Mapping[Configuration, Any], tell: Tell
+) -> tuple[Recipe, dict[Configuration, Any]]:
+    """A tiny recipe over the units of a bundled model, where its own would be those of a random encoder.
+
+    :param ready: tokenizers that are built already, by configuration: they stay.
+    :returns: the recipe, and all tokenizers that are built.
+    """
+    built = dict(ready)
+    try:
+        lender = next(load_tokenizer(name) for name, folder in bundled().items() if holds(folder, "recipe"))
+    except (StopIteration, LaliaError):
+        return recipe, built
+    if not isinstance(lender, SSLUnits):
+        return recipe, built
+    streams = dict(recipe.streams)
+    for name, stream in recipe.streams.items():
+        own = stream.tokenizer
+        if isinstance(own, Style.Config) and own not in ready:
+            # Clusters of its own, of what the same encoder hears.
+            heard = ("encoder", "layer", "windows", "pretrained", "architecture")
+            streams[name] = replace(stream, tokenizer=replace(own, **{f: getattr(lender.config, f) for f in heard}))
+        elif isinstance(own, SSLUnits.Config) and own not in ready:
+            config = replace(lender.config, deduplicate=own.deduplicate)
+            if config not in built:
+                built[config] = units = SSLUnits(config, lender.encoder)
+                units.load_weights(lender.weights())
+            streams[name] = replace(stream, tokenizer=config)
+    if len(built) > len(ready):
+        tell(f"Units: those of {lender.config.encoder}, layer {lender.config.layer}, that a bundled model has")
+    return replace(recipe, streams=streams), built
