@@ -10,7 +10,7 @@ from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.recipe import Stream, slices_of
 from lalia.streams import Discrete, Streams, TokenSequence
-from lalia.tokenizers import Durations, Text, align_text, pool_by_runs
+from lalia.tokenizers import Durations, States, Text, align_text, pool_by_runs
 
 __all__ = ["Listener"]
 
@@ -67,6 +67,10 @@ class Listener:
             tokenizer = self.tokenizer(name)
             if isinstance(tokenizer, Text):
                 made[name] = self._text(name, stream, tokenizer, made, text, words)
+                continue
+            if isinstance(tokenizer, States):
+                assert stream.aligned_to is not None
+                made[name] = tokenizer.along(made[stream.aligned_to])
                 continue
             if isinstance(tokenizer, Durations):
                 assert stream.per_run_of is not None

@@ -39,7 +39,9 @@ def complete(
     """
     streams = [recipe.streams[n] for n in names]
     if any(_reads_text(s) for s in streams):
-        timed = any(s.aligned_to is not None for s in streams) or any(lm.layout.timed for lm in recipe.lms.values())
+        timed = any(s.aligned_to is not None and _reads_text(s) for s in streams) or any(
+            lm.layout.timed for lm in recipe.lms.values()
+        )
         # Beside the prepared streams: other recipes want the same texts.
         place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
         path = folder.parent / f"transcripts-{place}.jsonl"
