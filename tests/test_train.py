@@ -376,7 +376,7 @@ def test_folders_in_use(whole: Path, shards: Path, lalia: Any, tmp_path: Path) -
     with FileLock(run / ".lock"):
         refused(lalia, "Another process is training in", *command, "--resume", run=run)
     (run / "plan.json").unlink()
-    refused(lalia, "holds a model. Name a new folder", *command, run=run)
+    refused(lalia, "holds a model or a tokenizer. Name a new folder", *command, run=run)
     (run / "recipe.json").unlink()
     refused(lalia, "is not empty. Name a new folder", *command, run=run)
     (tmp_path / "file").touch()

@@ -36,7 +36,10 @@ def find_wheels(weights: KnownWeights) -> list[Path]:
     return [path for path in found if path]
 
 
-@pytest.fixture(scope="module", params=sorted(KNOWN))
+WHISPERS = sorted(n for n, w in KNOWN.items() if w.format == "ctranslate2-whisper")
+
+
+@pytest.fixture(scope="module", params=WHISPERS)
 def weights(request: pytest.FixtureRequest) -> KnownWeights:
     return KNOWN[request.param]
 
@@ -74,6 +77,19 @@ def load(folder: Path) -> Any:
 
 def test_files_are_those_of_the_table(weights: KnownWeights, folder: Path) -> None:
     assert verify(weights, folder) == []
+
+
+def test_the_text_model_answers() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = CACHED["smollm2-135m-instruct"] or pytest.skip("run: lalia fetch smollm2-135m-instruct")
+    assert verify(KNOWN["smollm2-135m-instruct"], folder) == []
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).float()
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    asked = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    said = model.generate(**asked, max_new_tokens=12, do_sample=False)[0, asked.input_ids.shape[1] :]
+    assert tokenizer.decode(said, skip_special_tokens=True) == "The capital of France is Paris."
 
 
 @torch.inference_mode()

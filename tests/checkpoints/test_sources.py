@@ -202,7 +202,7 @@ def test_neither_index_nor_hub(toy: Toy, home: Path) -> None:
     ("name", "source", "message"),
     [
         ("whisper-tinny.en", "auto", "Did you mean 'whisper-tiny.en'"),
-        ("zzz", "auto", "Known are whisper-tiny.en, whisper-base"),
+        ("zzz", "auto", "Known are whisper-tiny.en, smollm2-135m-instruct, whisper-base"),
         ("", "auto", "no weights named ''"),
         ("./nowhere", "auto", "no folder ./nowhere"),
         ("a/b/c", "auto", "no folder a/b/c"),

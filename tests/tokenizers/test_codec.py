@@ -9,6 +9,7 @@ from lalia.audio import Audio
 from lalia.config import from_dict, to_dict
 from lalia.errors import ConfigError, LayoutError
 from lalia.model import load_tokenizer, save_tokenizer
+from lalia.nn.frame_net import FrameNet
 from lalia.nn.fsq import FSQ
 from lalia.nn.quantize import ResidualVQ
 from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
@@ -24,6 +25,9 @@ TRANSFORMER = Transformer.Config(num_layers=2, num_heads=2, dim=16, ffn_dim=32, 
 PLAIN = SEANet((2, 4), 4, 16)
 CODECS = {
     "residual": Codec.Config(1600, PLAIN, ResidualVQ.Config(16, 3)),
+    "frames": Codec.Config(
+        1600, FrameNet(16, 16, width=16, ffn_dim=32, num_layers=2, n_fft=24, bins=8), ResidualVQ.Config(16, 3)
+    ),
     "grouped": Codec.Config(1600, PLAIN, GroupedResidualVQ.Config(2, ResidualVQ.Config(16, 2))),
     "fsq": Codec.Config(1600, replace(PLAIN, activation="snake", num_residual=2, shortcut=True), FSQ.Config((4, 4, 3))),
     "split": Codec.Config(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lalia.checkpoints import ctranslate2, whisper
+from lalia.checkpoints import ctranslate2, gguf, gguf_llama, whisper
 from lalia.checkpoints.known import Format
 from lalia.errors import WeightsError
 from lalia.files import atomic_write
@@ -22,7 +22,10 @@ def convert(kind: Format, source: Path, target: Path) -> None:
     :param target: an existing folder.
     :raises WeightsError: the files are damaged or of another model.
     """
-    converters: dict[Format, Callable[[Path, Path], None]] = {"ctranslate2-whisper": _ctranslate2_whisper}
+    converters: dict[Format, Callable[[Path, Path], None]] = {
+        "ctranslate2-whisper": _ctranslate2_whisper,
+        "gguf-llama": _gguf_llama,
+    }
     converters[kind](source, target)
 
 
@@ -45,11 +48,32 @@ def _ctranslate2_whisper(source: Path, target: Path) -> None:
     }
     with atomic_write(target / "model.safetensors") as file:
         save_file(state, file, metadata={"format": "pt"})
+    _write_json(target, documents)
+    with atomic_write(target / "tokenizer.json") as file:
+        file.write_bytes((source / "tokenizer.json").read_bytes())
+
+
+def _gguf_llama(source: Path, target: Path) -> None:
+    from safetensors.numpy import save_file
+
+    model = gguf.read(source / "model.gguf")
+    config = gguf_llama.model_config(model)
+    documents = {
+        "config.json": config,
+        "generation_config.json": {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        "tokenizer_config.json": gguf_llama.tokenizer_config(model),
+    }
+    with atomic_write(target / "model.safetensors") as file:
+        save_file(gguf_llama.state_dict(model), file, metadata={"format": "pt"})
+    _write_json(target, documents)
+    with atomic_write(target / "tokenizer.json") as file:
+        file.write_text(gguf_llama.tokenizer(model), encoding="utf-8")
+
+
+def _write_json(target: Path, documents: Mapping[str, Any]) -> None:
     for name, document in documents.items():
         with atomic_write(target / name) as file:
             file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    with atomic_write(target / "tokenizer.json") as file:
-        file.write_bytes((source / "tokenizer.json").read_bytes())
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

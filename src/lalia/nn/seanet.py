@@ -7,7 +7,6 @@ Shapes: B batch, N samples, T frames, C channels, D dim.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
@@ -16,12 +15,13 @@ from torch import Tensor, nn
 
 from lalia.config import Configuration
 from lalia.errors import ConfigError
+from lalia.nn.stack import Stack, StackState
 from lalia.nn.stream_conv import CausalConv, CausalConvTranspose
 from lalia.nn.transformer import Transformer
 from lalia.nn.windowed import WindowTransformer
 from lalia.streaming import State
 
-__all__ = ["SEANet", "SEANetDecoder", "SEANetEncoder", "StackState"]
+__all__ = ["SEANet", "SEANetDecoder", "SEANetEncoder"]
 
 _EPSILON = 1e-9
 
@@ -84,12 +84,17 @@ class SEANet(Configuration):
         """Samples of a frame."""
         return math.prod(self.strides) * self.resample
 
+    def plain(self) -> "SEANet":
+        """The same without weight normalisation."""
+        return replace(self, normalize=False)
 
-@dataclass
-class StackState(State):
-    """The states of layers in order; None for those that need none."""
+    def encoder(self, sample_rate: int) -> "SEANetEncoder":
+        """Samples to frames, at whatever rate."""
+        return SEANetEncoder(self)
 
-    layers: list[State | None]
+    def decoder(self) -> "SEANetDecoder":
+        """Frames to samples."""
+        return SEANetDecoder(self)
 
 
 class Snake(nn.Module):
@@ -110,31 +115,7 @@ class _Frames(WindowTransformer):
         return super().forward(x.transpose(1, 2), state, final=final).transpose(1, 2)  # type: ignore[arg-type]
 
 
-class _Stack(nn.Module):
-    """Layers one after another, those that stream each with its state."""
-
-    layers: nn.ModuleList
-
-    def init_state(self, batch_size: int) -> StackState:
-        return StackState([_fresh(layer, batch_size) for layer in self.layers])
-
-    def forward(self, x: Tensor, state: StackState | None = None, *, final: bool = False) -> Tensor:
-        """
-        :param x: [B, C, T].
-        :param state: updated in place; None when the input is whole.
-        :param final: the input ends here: make what is still held back, and the state fresh.
-        """
-        states: Iterable[State | None] = [None] * len(self.layers) if state is None else state.layers
-        for layer, kept in zip(self.layers, states, strict=True):
-            x = layer(x, kept, final=final) if hasattr(layer, "init_state") else layer(x)
-        return x
-
-
-def _fresh(layer: nn.Module, batch_size: int) -> State | None:
-    return layer.init_state(batch_size) if hasattr(layer, "init_state") else None  # type: ignore[operator,no-any-return]
-
-
-class _Residual(_Stack):
+class _Residual(Stack):
     """x plus two convolutions of it."""
 
     def __init__(self, config: SEANet, channels: int, dilation: int) -> None:
@@ -166,7 +147,7 @@ def _residuals(config: SEANet, channels: int) -> list[nn.Module]:
     return [_Residual(config, channels, config.dilation_growth**j) for j in range(config.num_residual)]
 
 
-class SEANetEncoder(_Stack):
+class SEANetEncoder(Stack):
     """Samples [B, 1, N] to frames [B, D, ceil(N / hop)]."""
 
     def __init__(self, config: SEANet) -> None:
@@ -187,7 +168,7 @@ class SEANetEncoder(_Stack):
         self.layers = nn.ModuleList(layers)
 
 
-class SEANetDecoder(_Stack):
+class SEANetDecoder(Stack):
     """Frames [B, D, T] to samples [B, 1, T * hop]."""
 
     def __init__(self, config: SEANet) -> None:

@@ -4,6 +4,7 @@ Frame ``t`` of an output is made of the input up to frame ``(t + 1) * stride - 1
 All rows of a call get the same number of frames. Shapes: B batch, C channels, T frames.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalia.errors import ConfigError, LayoutError
-from lalia.nn.conv import weight_norm
+from lalia.nn.conv import as_picture, weight_norm
 from lalia.streaming import State
 
-__all__ = ["CausalConv", "CausalConvTranspose", "ConvState", "OverlapState", "Padding", "stream_of"]
+__all__ = ["Causal", "CausalConv", "CausalConvTranspose", "ConvState", "OverlapState", "Padding", "stream_of"]
 
 Padding = Literal["zero", "replicate"]
 
@@ -72,43 +73,32 @@ def stream_of(state: State | None, kind: type[S]) -> S | None:
     return state
 
 
-class CausalConv(nn.Module):
-    """A convolution over the past: [B, C, T] -> [B, out, ceil(T / stride)].
+class Causal(nn.Module, ABC):
+    """What looks at ``span`` frames of the past at every ``stride``: [B, C, T] -> [B, out, ceil(T / stride)].
 
     The past before the first frame is silence, or (``replicate``) that frame again and again; likewise where the end
     comes inside a stride.
-
-    :param normalize: with weight normalisation.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        out: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding: Padding = "zero",
-        normalize: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, out: int, span: int, *, stride: int = 1, padding: Padding = "zero") -> None:
         super().__init__()
-        self.span = (kernel_size - 1) * dilation + 1
-        if self.span < stride:
-            raise ConfigError(f"A convolution of {self.span} frames has stride {stride}. Widen its kernel.")
-        self.channels, self.stride, self.padding = channels, stride, padding
-        self.reach = self.span - stride
-        self.conv = nn.Conv1d(channels, out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
-        _begin(self.conv, kernel_size * channels // groups)
-        if normalize:
-            weight_norm(self.conv)
+        if span < stride:
+            raise ConfigError(f"A convolution of {span} frames has stride {stride}. Widen its kernel.")
+        self.channels, self.out, self.stride, self.padding = channels, out, stride, padding
+        self.span, self.reach = span, span - stride
+
+    @abstractmethod
+    def look(self, x: Tensor) -> Tensor:
+        """What is made of frames that reach back far enough: [B, C, reach + n * stride] -> [B, out, n]."""
+
+    @property
+    @abstractmethod
+    def like(self) -> Tensor:
+        """A tensor of its kind and on its device."""
 
     def init_state(self, batch_size: int) -> ConvState:
-        weight = self.conv.weight
-        past = weight.new_zeros(batch_size, self.channels, self.reach + self.stride - 1)
-        return ConvState(past, torch.zeros(batch_size, dtype=torch.bool, device=weight.device))
+        past = self.like.new_zeros(batch_size, self.channels, self.reach + self.stride - 1)
+        return ConvState(past, torch.zeros(batch_size, dtype=torch.bool, device=past.device))
 
     def forward(self, x: Tensor, state: ConvState | None = None, *, final: bool = False) -> Tensor:
         """
@@ -126,9 +116,9 @@ class CausalConv(nn.Module):
             window = self._fill(window, -total % self.stride)
         count = (window.shape[2] - reach) // self.stride
         if count:
-            made: Tensor = self.conv(window[:, :, : reach + count * self.stride])
+            made = self.look(window[:, :, : reach + count * self.stride])
         else:
-            made = window.new_zeros(len(x), self.conv.out_channels, 0)
+            made = window.new_zeros(len(x), self.out, 0)
         if final:
             fresh = self.init_state(len(x))
             state.past, state.started, state.pending = fresh.past.to(window), fresh.started, 0
@@ -145,11 +135,46 @@ class CausalConv(nn.Module):
             x = F.pad(x, (self.reach, 0), mode="replicate")
         x = self._fill(x, -(x.shape[2] - self.reach) % self.stride)
         if x.shape[2] == self.reach:
-            return x.new_zeros(len(x), self.conv.out_channels, 0)
-        return self.conv(x)  # type: ignore[no-any-return]
+            return x.new_zeros(len(x), self.out, 0)
+        return self.look(x)
 
     def _fill(self, x: Tensor, room: int) -> Tensor:
         return F.pad(x, (0, room), mode="constant" if self.padding == "zero" else "replicate") if room else x
+
+
+class CausalConv(Causal):
+    """A convolution over the past.
+
+    :param normalize: with weight normalisation.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding: Padding = "zero",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(channels, out, (kernel_size - 1) * dilation + 1, stride=stride, padding=padding)
+        self.conv = nn.Conv1d(channels, out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
+        _begin(self.conv, kernel_size * channels // groups)
+        if normalize:
+            weight_norm(self.conv)
+
+    @property
+    def like(self) -> Tensor:
+        return self.conv.weight
+
+    def look(self, x: Tensor) -> Tensor:
+        if self.conv.groups == 1:
+            return self.conv(x)  # type: ignore[no-any-return]
+        return as_picture(self.conv, x)
 
 
 class CausalConvTranspose(nn.Module):

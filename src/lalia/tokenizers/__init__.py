@@ -1,5 +1,6 @@
 """Tokenizers: audio and text to discrete tokens and features."""
 
+from lalia.nn.frame_net import FrameNet
 from lalia.nn.fsq import FSQ
 from lalia.nn.quantize import ResidualVQ
 from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
@@ -28,6 +29,7 @@ __all__ = [
     "EnCodec",
     "Energy",
     "Features",
+    "FrameNet",
     "GroupedResidualVQ",
     "Learns",
     "Levelled",

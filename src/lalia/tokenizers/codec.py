@@ -11,11 +11,13 @@ from lalia.audio import Audio
 from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.nn.conv import fuse_weight_norm
+from lalia.nn.frame_net import FrameNet
 from lalia.nn.fsq import FSQ
 from lalia.nn.pieces import run_rows
 from lalia.nn.quantize import Quantized, Quantizer, ResidualVQ
 from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
-from lalia.nn.seanet import SEANet, SEANetDecoder, SEANetEncoder, StackState
+from lalia.nn.seanet import SEANet
+from lalia.nn.stack import Stack, StackState
 from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
@@ -43,7 +45,7 @@ class Codec(Configurable, nn.Module):
     Weights are drawn anew the same each time, until they are trained (``lalia.train.train_codec``) or loaded.
 
     :param sample_rate: of the audio, in Hz.
-    :param network: the convolutions, and the Transformer between them and the quantiser.
+    :param network: what makes frames of samples, and samples of frames.
     :param quantizer: what makes codes of frames.
     :param num_codebooks: of the codes; the first of the quantiser's, all when None.
     """
@@ -51,7 +53,7 @@ class Codec(Configurable, nn.Module):
     @dataclass(frozen=True)
     class Config(Configurable.Config):
         sample_rate: int = 24000
-        network: SEANet = field(default_factory=SEANet)
+        network: SEANet | FrameNet = field(default_factory=SEANet)
         quantizer: AnyQuantizer = field(default_factory=ResidualVQ.Config)
         _: KW_ONLY
         num_codebooks: int | None = None
@@ -89,9 +91,9 @@ class Codec(Configurable, nn.Module):
         self.spec, self.sample_rate, self.hop = config.spec, config.sample_rate, config.network.hop
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.encoder = SEANetEncoder(config.network)
+            self.encoder: Stack = config.network.encoder(config.sample_rate)
             self.quantizer: Quantizer = config.quantizer.build(config.network.dim)
-            self.decoder = SEANetDecoder(config.network)
+            self.decoder: Stack = config.network.decoder()
         self.eval()
 
     # -- weights ----------------------------------------------------------------------------------
@@ -122,11 +124,10 @@ class Codec(Configurable, nn.Module):
     @torch.no_grad()
     def plain(self) -> "Codec":
         """The same codec for use: normalised weights replaced by their values, so that nothing is computed anew."""
-        network = replace(self.config.network, normalize=False)
         trained = Codec(self.config)
         trained.load_state_dict({name: t.detach().cpu() for name, t in self.state_dict().items()})
         fuse_weight_norm(trained)
-        made = Codec(replace(self.config, network=network))
+        made = Codec(replace(self.config, network=self.config.network.plain()))
         made.load_state_dict(trained.state_dict())
         return made
 
@@ -237,7 +238,7 @@ class CodecSynthesizer(nn.Module):
     :param num_codebooks: most that it takes.
     """
 
-    def __init__(self, config: Codec.Config, quantizer: Quantizer, decoder: SEANetDecoder) -> None:
+    def __init__(self, config: Codec.Config, quantizer: Quantizer, decoder: Stack) -> None:
         super().__init__()
         self.quantizer, self.decoder = quantizer, decoder
         self.num_codebooks, self.sample_rate = config.quantizer.num_books, config.sample_rate

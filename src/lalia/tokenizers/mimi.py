@@ -13,7 +13,8 @@ from lalia.checkpoints.tensors import read_config, read_tensors
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.nn.quantize_parts import SplitResidualVQ
-from lalia.nn.seanet import SEANet, StackState
+from lalia.nn.seanet import SEANet
+from lalia.nn.stack import StackState
 from lalia.nn.transformer import Transformer
 from lalia.streams import StreamSpec, TokenSequence
 from lalia.tokenizers.base import Fetched, identity_of

@@ -1,29 +1,27 @@
 """Training of a codec on recordings alone: no tokens, no transcripts."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from lalia.config import Configuration, from_dict, to_dict
+from lalia.config import Configuration, to_dict
 from lalia.data import discover
-from lalia.errors import CheckpointError, LaliaError, OutputError
-from lalia.files import atomic_write
 from lalia.model import load_tokenizer, save_tokenizer
 from lalia.nn.quantize import ResidualVQ
 from lalia.nn.seanet import SEANet
 from lalia.store import DESCRIPTION
 from lalia.tokenizers import Codec
+from lalia.train.memory import remember
 from lalia.train.run import claim, device_of
 from lalia.training import TrainCodec, Trainer, checkpoint
 from lalia.training.distributed import is_main, process_group
 
 __all__ = ["CodecRun", "train_codec"]
 
-_PLAN, _TRAINING = "plan.json", "training"
+_TRAINING = "training"
 
 
 def _small() -> Codec.Config:
@@ -88,7 +86,8 @@ def train_codec(
     manifest = discover([Path(p) for p in data])
     with process_group(device_of(device)) as world, claim(folder, _TRAINING) if is_main() else nullcontext():
         if is_main():
-            _remember(plan, folder, resume=resume)
+            begun = bool(checkpoint.steps(folder / _TRAINING))
+            remember(folder, {"recipe": to_dict(plan)}, begun=begun, resume=resume)
         parts = manifest.split()
         train, dev = parts["train"], parts["dev"]
         if not len(train):
@@ -116,25 +115,3 @@ def train_codec(
 
 def _silent(text: str) -> None:
     pass
-
-
-def _remember(plan: CodecRun, folder: Path, *, resume: bool) -> None:
-    """Write the plan into the run, or see that it is the one there."""
-    path = folder / _PLAN
-    if path.is_file():
-        if checkpoint.steps(folder / _TRAINING) and not resume:
-            raise OutputError(f"{folder} holds a run already. Go on with --resume, or name another folder.")
-        try:
-            before = from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, LaliaError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise CheckpointError(f"{path} cannot be read ({reason}). Name another folder for the run.") from None
-        if not isinstance(before, CodecRun) or replace(before, trainer=plan.trainer) != plan:
-            raise CheckpointError(
-                f"{folder} was started with another codec or task. Give the same settings, or name another folder."
-            )
-    elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        what = "holds a tokenizer or a model" if (folder / DESCRIPTION).exists() else "is not empty"
-        raise OutputError(f"{folder} {what} already. Name a new folder for the run.")
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(to_dict(plan), indent=2) + "\n", encoding="utf-8")

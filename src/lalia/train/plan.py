@@ -1,6 +1,5 @@
 """What a run is to be: the recipe as it will be trained, on the data that there are."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,24 +9,16 @@ import torch
 from torch import Tensor
 
 from lalia.config import from_dict, override, to_dict
-from lalia.errors import CheckpointError, ConfigError, DataError, LaliaError, OutputError, RecipeError
-from lalia.files import atomic_write
+from lalia.errors import ConfigError, DataError, RecipeError
 from lalia.model import Model, bundled
 from lalia.recipe import Recipe, Stream, slices_of
-from lalia.store import DESCRIPTION, holds, read_description, read_weights
+from lalia.store import holds, read_description, read_weights
 from lalia.streams import Discrete
 from lalia.tokenizers import Mel, SSLUnits
 from lalia.train.material import Material
-from lalia.training import checkpoint
 from lalia.vocoders import Channels, CodecDecoder, GriffinLim, Vocoder
 
-__all__ = ["Plan", "Tell", "check_overrides", "lend", "make_plan", "remember"]
-
-PLAN = "plan.json"
-"""In a run: the recipe as it is trained, and the tokenizers of its data."""
-
-_FREE = ("max_steps", "max_seconds", "log_every", "eval_every", "save_every", "keep_checkpoints", "tensorboard")
-"""What may change when a run is resumed: for how long it is trained, and what is reported."""
+__all__ = ["Plan", "Tell", "check_overrides", "lend", "make_plan"]
 
 Tell = Callable[[str], None]
 
@@ -205,63 +196,3 @@ def _by_number(path: str, recipe: Recipe) -> str:
             f"--set {path} names no stage of {recipe.name!r}. Name one of {', '.join(names) or 'none'}, or a number."
         )
     return ".".join([head, str(names.index(rest[0])), *rest[1:]])
-
-
-# -- the run's own memory -----------------------------------------------------------------------
-
-
-def remember(plan: Plan, material: Material, run: Path, stages: tuple[str, ...], *, resume: bool) -> None:
-    """Write the plan into the run, or see that it is the one there.
-
-    :param stages: those that are about to be trained.
-    :raises OutputError: the folder has something else in it, or a run that is not to be resumed.
-    :raises CheckpointError: the run was started with other settings.
-    """
-    path = run / PLAN
-    now = {
-        "recipe": to_dict(plan.recipe),
-        "tokenizers": {n: material.identities[n] for n in plan.recipe.streams if n in material.identities},
-    }
-    if path.is_file():
-        begun = [name for name in stages if checkpoint.steps(run / "stages" / name)]
-        if begun and not resume:
-            raise OutputError(f"{run} holds a run already. Go on with --resume, or name another folder.")
-        differing = _difference(_read(path), _lasting(now))
-        if differing is not None:
-            raise CheckpointError(
-                f"{run} was started with another {differing}. Give the same settings, or name another folder."
-            )
-    elif any(not entry.name.startswith(".") for entry in run.iterdir()):
-        what = "holds a model" if (run / DESCRIPTION).exists() else "is not empty"
-        raise OutputError(f"{run} {what}. Name a new folder for the run.")
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-
-
-def _read(path: Path) -> Any:
-    """What of a plan lasts, as this version writes it."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        plain = data if "recipe" in data else {"recipe": data}
-        return _lasting({**plain, "recipe": to_dict(from_dict(plain["recipe"]))})
-    except (OSError, ValueError, TypeError, LaliaError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise CheckpointError(f"{path} cannot be read ({reason}). Name another folder for the run.") from None
-
-
-def _lasting(plan: Any) -> Any:
-    if isinstance(plan, Mapping):
-        return {k: _lasting(v) for k, v in plan.items() if k not in _FREE}
-    return [_lasting(v) for v in plan] if isinstance(plan, list) else plan
-
-
-def _difference(before: Any, now: Any, where: str = "") -> str | None:
-    """The first place where two plans differ; what only the later one says does not count at the top."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = before.keys() if not where else [*before, *(k for k in now if k not in before)]
-        found = (_difference(before.get(k), now.get(k), f"{where}.{k}".lstrip(".")) for k in keys)
-        return next((f for f in found if f is not None), None)
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        found = (_difference(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(before, now, strict=True)))
-        return next((f for f in found if f is not None), None)
-    return None if before == now else where.removeprefix("recipe.")

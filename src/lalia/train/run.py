@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from lalia.config import Configuration
+from lalia.config import Configuration, to_dict
 from lalia.errors import LaliaError, OutputError, RecipeError
 from lalia.folders import output_folder
 from lalia.model import Model
@@ -17,7 +17,8 @@ from lalia.recipe import Recipe
 from lalia.store import DESCRIPTION
 from lalia.streams import Discrete
 from lalia.train.material import Material
-from lalia.train.plan import Plan, check_overrides, lend, make_plan, remember
+from lalia.train.memory import remember
+from lalia.train.plan import Plan, check_overrides, lend, make_plan
 from lalia.train.preparing import prepare_all
 from lalia.train.tokenizers import with_tokenizers
 from lalia.training import Trainer, TrainStage, checkpoint
@@ -89,7 +90,13 @@ def train(
         model = Model(plan.recipe, learned=material.learned, identities=material.identities)
         with claim(run, "stages/*") if is_main() else nullcontext():
             if is_main():
-                remember(plan, material, run, tuple(s.name for s in stages), resume=resume)
+                made_by = {n: material.identities[n] for n in plan.recipe.streams if n in material.identities}
+                remember(
+                    run,
+                    {"recipe": to_dict(plan.recipe), "tokenizers": made_by},
+                    begun=any(checkpoint.steps(run / "stages" / s.name) for s in stages),
+                    resume=resume,
+                )
                 for note in notes:
                     say(note)
                 _start(model, plan, material, run, say)
