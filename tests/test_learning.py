@@ -12,7 +12,7 @@ from lalia.data import Manifest, TokenDataset, Utterance, discover
 from lalia.errors import DataError
 from lalia.model import Model, load_tokenizer, save_tokenizer
 from lalia.recipes import find
-from lalia.tokenizers import Energy, Learns, Levelled, Mel, Pitch, PitchVQ, SSLUnits, Style
+from lalia.tokenizers import Energy, Learns, Levelled, Mel, Pitch, PitchVQ, SSLUnits, Style, frames_of
 from lalia.train.learning import Levels, learn
 from lalia.train.material import TOKENIZERS, Material
 from lalia.train.preparing import RecipeStreams, prepare_all
@@ -193,3 +193,22 @@ def test_lalia_tokenize_fits_what_has_not_learned(lalia: Any, recordings: list[P
     ran = lalia(*command)
     assert ran.status == 0, ran.err
     assert "Fitted" not in ran.err
+
+
+@pytest.mark.skipif(not SPEECH.is_dir(), reason="needs recorded speech")
+def test_durations_and_pitch_of_units_are_those_of_the_voice(manifest: Manifest) -> None:
+    """pGSLM's streams, undone: every unit lasts as long as it did, at the pitch that it had (but for bins of 3 %)."""
+    maker = RecipeStreams(find("pgslm").tiny())
+    maker.learn(manifest)
+    pitch: Pitch = maker.tokenizer("log_f0")
+    for u in discover([max(SPEECH.glob("*.flac"))]):
+        streams = maker.listener.hear({None: u.load()}, maker.names)
+        lasting = streams["units"].durations
+        assert lasting is not None
+        assert torch.equal(frames_of(streams["durations"]), lasting.clamp(max=32))
+        decoded = torch.repeat_interleave(pitch.dequantize(streams["log_f0"]).values[0, :, 0], lasting[0])
+        tracked, there = pitch.measure(load(u), None, final=True)[0].unbind(-1)
+        n = min(len(decoded), len(tracked))
+        voiced = there[:n] > 0
+        both = torch.stack([decoded[:n][voiced], tracked[:n][voiced]])
+        assert float(torch.corrcoef(both)[0, 1]) > 0.9
