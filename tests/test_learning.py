@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lalia.audio import Audio
-from lalia.data import Manifest, TokenDataset, Utterance, discover
+from lalia.data import Manifest, TokenDataset, Utterance, Word, discover
 from lalia.errors import DataError
 from lalia.model import Model, load_tokenizer, save_tokenizer
 from lalia.recipes import find
@@ -149,10 +149,7 @@ def test_a_loaded_model_hears_what_it_was_trained_on(
     rows, utterances = TokenDataset(place), {u.id: u for u in Manifest.load(place / "manifest.jsonl")}
     for i in range(len(rows)):
         u = utterances[rows.ids[i]]
-        sounds = {None: u.load()}
-        if len(recipe.channels) > 1:
-            sounds = {c: replace(u, channel=k).load(check=False) for k, c in enumerate(recipe.channels)}
-        heard = model.listener.hear(sounds, fitted)
+        heard = model.listener.hear(RecipeStreams(recipe).load(u).sounds, fitted)
         for stream in fitted:
             kept = rows[i].streams[stream].values
             torch.testing.assert_close(heard[stream].values.to(kept.dtype), kept, atol=4e-3, rtol=1e-3)
@@ -212,3 +209,20 @@ def test_durations_and_pitch_of_units_are_those_of_the_voice(manifest: Manifest)
         voiced = there[:n] > 0
         both = torch.stack([decoded[:n][voiced], tracked[:n][voiced]])
         assert float(torch.corrcoef(both)[0, 1]) > 0.9
+
+
+def test_turns_have_no_silence_around_them(recordings: list[Path], tmp_path: Path) -> None:
+    """Who answers when the question is over hears nothing behind it; who listens all the time hears the silence."""
+    parts = [Audio.load(path, seconds=2.0, mono=True, sample_rate=16000).samples[0, 0] for path in recordings[:2]]
+    both = torch.zeros(2, 5 * 16000)
+    both[1, : len(parts[0])] = parts[0]
+    both[0, -len(parts[1]) :] = parts[1]
+    Audio(both, 16000).save(tmp_path / "talk.flac")
+    u = Utterance("talk", tmp_path / "talk.flac", duration=5.0, words=(Word("so", 3.5, 3.75),))
+    turns = RecipeStreams(find("llama_omni").tiny()).load(u)
+    assert turns.sounds["user"].seconds == pytest.approx(2.0, abs=0.1)
+    assert turns.sounds[None].seconds == pytest.approx(2.0, abs=0.1)
+    assert turns.start == pytest.approx(3.0, abs=0.1)
+    whole = RecipeStreams(find("moshi").tiny()).load(u)
+    assert {a.seconds for a in whole.sounds.values()} == {5.0}
+    assert whole.start == 0.0

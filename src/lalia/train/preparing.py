@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from lalia.config import Configuration, to_dict
 from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
 from lalia.errors import DataError
 from lalia.listening import Listener
-from lalia.model import HeldTokenizers, save_tokenizer
+from lalia.model import HeldTokenizers, is_duplex, save_tokenizer
 from lalia.recipe import Recipe, slices_of
 from lalia.train.completing import complete
 from lalia.train.learning import begun_with, learn, level_of
@@ -27,6 +27,9 @@ from lalia.training.distributed import is_main, sum_floats
 __all__ = ["RecipeStreams", "prepare_all"]
 
 Tell = Callable[[str], None]
+
+_SILENT = 1e-4
+"""-80 dBFS: what the other side of a conversation is where nobody recorded it."""
 
 _TINY_SECONDS = 600.0
 """Recordings that a tiny recipe is shown: enough to learn something in minutes."""
@@ -82,8 +85,17 @@ def _place(
     # Tokens hang on all that their tokenizers learn from.
     learn = any(hasattr(getattr(s.tokenizer, "owner", None), "fit") for n, s in streams.items() if n not in made_by)
     heard = sorted({str(f.resolve()) for f in folders}) if learn else []
-    key = json.dumps([to_dict(streams), made_by, str(folder.resolve()), tiny, heard], sort_keys=True)
+    turns = not is_duplex(recipe)
+    key = json.dumps([to_dict(streams), made_by, str(folder.resolve()), tiny, heard, turns], sort_keys=True)
     return cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The sound of an utterance, by channel of the recipe, and when the model's own begins in it, in seconds."""
+
+    sounds: Mapping[str | None, Audio]
+    start: float = 0.0
 
 
 class RecipeStreams:
@@ -99,6 +111,7 @@ class RecipeStreams:
         self.names = _needed(recipe)
         self.listener = Listener(recipe.streams, self.tokenizer)
         self._order = recipe.channels
+        self._by_turns = not is_duplex(recipe)
         self._levels: dict[str, Callable[[Utterance], float | None]] = {}
 
     @cached_property
@@ -119,7 +132,7 @@ class RecipeStreams:
             channel, tokenizer = self.recipe.streams[name].channel, self.tokenizer(name)
 
             def load(u: Utterance, channel: str | None = channel) -> Audio:
-                return self.load(u)[channel]
+                return self.load(u).sounds[channel]
 
             if learn(tokenizer, utterances, load, name) and tell is not None:
                 tell(f"Stream {name!r}: fitted {type(tokenizer).__name__} on the recordings")
@@ -134,21 +147,26 @@ class RecipeStreams:
             if hasattr(self.tokenizer(name), "weights"):
                 save_tokenizer(self.tokenizer(name), folder / TOKENIZERS / name)
 
-    def load(self, u: Utterance) -> dict[str | None, Audio]:
+    def load(self, u: Utterance) -> "Heard":
         if len(self._order) == 1:
-            return {self._order[0]: u.load()}
-        sounds = {}
-        for i, channel in enumerate(self._order):
-            # One side of a conversation may be silent.
-            sounds[channel] = replace(u, channel=i).load(check=False)
-        return sounds
+            return Heard({self._order[0]: u.load()})
+        # One side of a conversation may be silent.
+        sounds = {channel: replace(u, channel=i).load(check=False) for i, channel in enumerate(self._order)}
+        if self._by_turns:
+            turns = {channel: _turn(audio) for channel, audio in sounds.items()}
+            sounds = {channel: sounds[channel].cut(start, stop - start) for channel, (start, stop) in turns.items()}
+            return Heard(sounds, turns[self._order[0]][0])
+        return Heard(sounds)
 
-    def encode(self, loaded: Sequence[tuple[Utterance, dict[str | None, Audio]]]) -> list[TokenRow | Skipped]:
+    def encode(self, loaded: Sequence[tuple[Utterance, "Heard"]]) -> list[TokenRow | Skipped]:
         rows: list[TokenRow | Skipped] = []
-        for u, sounds in loaded:
+        for u, heard in loaded:
+            sounds, words = heard.sounds, u.words
+            if words is not None and heard.start:
+                words = tuple(w._replace(start=w.start - heard.start, end=w.end - heard.start) for w in words)
             levels = {n: x for n, level in self._levels.items() if (x := level(u)) is not None}
             try:
-                streams = self.listener.hear(sounds, self.names, text=u.text, words=u.words, levels=levels)
+                streams = self.listener.hear(sounds, self.names, text=u.text, words=words, levels=levels)
             except DataError as error:
                 rows.append(Skipped(u.id, str(u.path), str(error)))
                 continue
@@ -160,6 +178,17 @@ class RecipeStreams:
             kept = {n: streams[n].to("cpu") for n in self.names}
             rows.append(TokenRow(u.id, seconds, kept, u.speaker, u.text, u.language))
         return rows
+
+
+def _turn(audio: Audio) -> tuple[float, float]:
+    """Where one side of a conversation begins and ends, in seconds: without the silence around it.
+
+    A model that answers when the question is over hears no silence behind that, and makes none before its answer.
+    """
+    loud = (audio.samples[0].abs().amax(0) > _SILENT).nonzero()[:, 0]
+    if not len(loud):
+        return 0.0, audio.seconds
+    return int(loud[0]) / audio.sample_rate, (int(loud[-1]) + 1) / audio.sample_rate
 
 
 def _needed(recipe: Recipe) -> tuple[str, ...]:
