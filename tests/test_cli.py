@@ -242,6 +242,15 @@ def test_score(lalia: Any, clip: Path, tiny: Path) -> None:
     assert ran.out == f"{first['mean']:.4f}\t{first['tokens']}\t{clip}\n"
 
 
+def test_where_and_how_precise(lalia: Any, clip: Path, tiny: Path) -> None:
+    exact, rounded = (lalia("score", clip, "--model", tiny, "--json", "--dtype", t) for t in ("float32", "bfloat16"))
+    assert (exact.status, rounded.status) == (0, 0), rounded.err
+    assert exact.json[0]["sum"] != rounded.json[0]["sum"] == pytest.approx(exact.json[0]["sum"], rel=0.02)
+    ran = lalia("score", clip, "--model", tiny, "--device", "toaster")
+    assert (ran.status, ran.err.count("\n")) == (2, 1)
+    assert "The device 'toaster' cannot be used" in ran.err
+
+
 def test_tokenize_resumes_and_keeps_its_tokenizer(lalia: Any, corpus: Path, tiny: Path, tmp_path: Path) -> None:
     from lalia.model import load_tokenizer
 

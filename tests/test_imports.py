@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
-CORE = {"audio", "config", "errors", "files", "folders", "store", "streaming", "streams", "version"}
+CORE = {"audio", "config", "device", "errors", "files", "folders", "store", "streaming", "streams", "version"}
 LEVELS: tuple[set[str], ...] = (
     CORE,
     {"checkpoints", "nn"},
@@ -27,7 +27,7 @@ LEVELS: tuple[set[str], ...] = (
     {"data"},
     {"evaluation", "realtime", "tasks", "training"},
     {"recipe"},
-    {"listening", "recipes"},
+    {"listening", "published", "recipes"},
     {"doctor", "model", "lalia"},  # "lalia" is the package's own __init__, which offers load()
     {"overview", "train"},
     {"cli", "__main__"},

@@ -5,11 +5,11 @@ import pytest
 from lalia.config import from_dict, to_dict
 from lalia.errors import RecipeError
 from lalia.layouts import Flat
-from lalia.lm import Linear, Lookup
+from lalia.lm import Linear, Lookup, Weight
 from lalia.recipe import Recipe, count_parameters
 from lalia.recipes import find, names
 from lalia.streams import Discrete, StreamSpec
-from lalia.training import TrainPart
+from lalia.training import PredictTokens, TrainPart
 from lalia.vocoders import UnitVocos
 
 MINI = find("mini-gslm")
@@ -59,6 +59,27 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     refused("stage 'vocoder' trains a vocoder of units or mel, but it is WaveGlow", vocoder=find("gslm").vocoder)
     few = replace(MINI.vocoder, num_speakers=2)  # type: ignore[type-var, call-arg]
     refused("stage 'vocoder' names 8 voices, but the vocoder has 2. Raise num_speakers", vocoder=few)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    def weighed(name: str, match: str, **weights: float | Weight) -> None:
+        base = find(name)
+        stage = replace(base.stages[0], task=PredictTokens(lm=next(iter(base.lms)), weights=weights))
+        with pytest.raises(RecipeError, match=f"Recipe {name!r}, stage .*{match}"):
+            replace(base, stages=(stage,))
+
+    weighed("moshi", "weighs 3 codebooks of 'moshi', which has 8. Give one", moshi=Weight(codebooks=(100.0, 1.0, 1.0)))
+    weighed("moshi", "weighs id 32001 of 'text', which has ids 0 to 32000", text=Weight(ids=((3, 0.5), (32001, 0.5))))
+    weighed("moshi", "weighs 'sound', but the LM predicts text, moshi. Name one", sound=0.5)
+    weighed("flow_omni", "weighs cells of 'mel', whose loss is not one of cells", mel=Weight(codebooks=(1.0,)))
+    with pytest.raises(RecipeError, match=r"A loss has weight -1.0. Give 0 or more"):
+        Weight(codebooks=(1.0, -1.0))
+    # What is not for cells alone is for any term, and in a tiny form ids are others.
+    base = find("flow_omni")
+    plain = PredictTokens(weights={"mel": Weight(0.5), "mel.stop": 0.1, "text": Weight(ids=((5, 0.5),))})
+    tiny = replace(base, stages=(replace(base.stages[0], task=plain),)).tiny()
+    assert tiny.stages[0].task.weights == {**plain.weights, "text": Weight()}  # type: ignore[attr-defined]
+    assert from_dict(to_dict(tiny)) == tiny
 
 
 def test_parts_of_vocoders_that_cannot_be_trained_so() -> None:

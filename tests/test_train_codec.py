@@ -10,12 +10,14 @@ from lalia.config import from_dict, to_dict
 from lalia.errors import CheckpointError, DataError, OutputError
 from lalia.model import load, load_tokenizer
 from lalia.nn.quantize import ResidualVQ
+from lalia.nn.seanet import SEANet
 from lalia.recipes import find
+from lalia.tokenizers import Codec
 from lalia.train import CodecRun, train, train_codec
 
 SET = (
     "--set",
-    "codec.network.strides=[5, 8, 8]",
+    "codec.network.width=24",
     "--set",
     "codec.quantizer.num_codebooks=2",
     "--set",
@@ -32,7 +34,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def plan():
-    run = CodecRun().tiny()
+    codec = Codec.Config(16000, SEANet((5, 8, 8), 2, 16, normalize=True), ResidualVQ.Config(16, 2, dropout=0.5))
+    run = replace(CodecRun().tiny(), codec=codec)
     trainer = replace(run.trainer, max_steps=8, tensorboard=False, learning_rate=3e-3, warmup_steps=0, log_every=4)
     return replace(run, task=replace(run.task, seconds=0.2), trainer=trainer)
 

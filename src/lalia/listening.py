@@ -95,6 +95,8 @@ class Listener:
     def _text(
         self, name: str, stream: Stream, tokenizer: Text, made: Streams, text: str | None, words: Words | None
     ) -> TokenSequence:
+        if stream.text is not None:
+            return tokenizer.encode(stream.text, special=True)
         if stream.aligned_to is not None:
             if words is None:
                 raise DataError(f"Stream {name!r} keeps time with speech, but its words have no times. Align them.")

@@ -13,7 +13,7 @@ from lalia.lm import HF
 from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
 from lalia.recipe import Recipe, count_parameters
 from lalia.streams import Discrete, StreamSpec, TokenSequence
-from lalia.tokenizers import Features, Mimi, SSLUnits, Text
+from lalia.tokenizers import SNAC, Features, Mimi, SSLUnits, Text
 from lalia.tokenizers.text import BYTES
 from lalia.vocoders import Chain, Vocoder
 
@@ -104,7 +104,7 @@ def _weights(recipe: Recipe) -> list[str]:
                 needed.add(part.encoder)
             case Text.Config() if part.name != BYTES:
                 needed.add(part.name)
-            case HF.Config() | Mimi.Config() if part.pretrained:
+            case HF.Config() | Mimi.Config() | SNAC.Config() if part.pretrained:
                 needed.add(part.name)
     return sorted(needed)
 

@@ -45,6 +45,7 @@ class Stream(Configuration):
         of the run (pGSLM's durations and pitch).
     :param aligned_to: a stream with a clock: a text then keeps time with it, each word beginning at the frame at
         which it is said (Moshi's inner monologue), and states are those of its frames (Flow-Omni).
+    :param text: what it always holds, whatever is said: a part of a prompt, with names of special tokens read as these.
     """
 
     tokenizer: Configuration
@@ -53,6 +54,7 @@ class Stream(Configuration):
     codebooks: tuple[int, int] | None = None
     per_run_of: str | None = None
     aligned_to: str | None = None
+    text: str | None = None
 
     @property
     def spec(self) -> StreamSpec:
@@ -152,7 +154,7 @@ class Recipe(Configuration):
         if len(set(names)) < len(names):
             raise RecipeError(f"Recipe {self.name!r} has stages {', '.join(names)}. Give each a name of its own.")
         for stage in self.stages:
-            stage.check(self.name, tuple(self.lms), self.vocoder)
+            stage.check(self.name, self.lms, self.vocoder, specs)
 
     @property
     def specs(self) -> dict[str, StreamSpec]:
@@ -164,6 +166,18 @@ class Recipe(Configuration):
         """Whose sides of the conversation there are: the model's own first, where it has no name."""
         named = dict.fromkeys(s.channel for s in self.streams.values())
         return tuple(sorted(named, key=lambda c: c is not None))
+
+    @property
+    def speech_stream(self) -> str:
+        """The stream of speech that the first language model reads and predicts, or the first of all.
+
+        :raises RecipeError: there is none.
+        """
+        predicted = [s for lm in self.lms.values() for s in lm.layout.streams if s in lm.heads]
+        for stream in (*predicted, *self.streams):
+            if stream in self.streams and self.streams[stream].sample_rate is not None:
+                return stream
+        raise RecipeError(f"Model {self.name!r} has no stream of speech. Choose another model.")
 
     @property
     def voice_names(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Moshi's weights, from transformers and from Kyutai: the same networks."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from lalia.checkpoints import moshi
 from lalia.errors import WeightsError
 from lalia.nn.depth import DepthTransformer
 from lalia.nn.transformer import Transformer
+from upstream_files import moshi_as_kyutai
 
 K, DIM, DEPTH_DIM, HEADS = 3, 32, 16, 4
 
@@ -68,44 +72,6 @@ def networks(found: dict[str, Tensor], configs: moshi.Configs) -> tuple[Transfor
     for prefix, network in (("backbone.", backbone), ("depth.network.", depth)):
         network.load_state_dict({n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)})
     return backbone.eval(), depth.eval()
-
-
-def as_kyutai(upstream: Any) -> dict[str, Tensor]:
-    """The weights as Kyutai's own code has them."""
-
-    def interleave(weight: Tensor) -> Tensor:
-        halves = weight.view(HEADS, 2, DIM // HEADS // 2, DIM)
-        return halves.transpose(1, 2).reshape(DIM, DIM)
-
-    state = upstream.state_dict()
-    out = {
-        "text_emb.weight": state["decoder.model.embed_tokens.weight"],
-        "text_linear.weight": state["decoder.lm_head.weight"],
-        "out_norm.alpha": state["decoder.model.norm.weight"][None, None],
-        "depformer_text_emb.weight": state["depth_decoder.text_embed_tokens.weight"],
-    }
-    out |= {f"emb.{i}.weight": state[f"embed_tokens.{i}.weight"] for i in range(2 * K)}
-    out |= {f"depformer_emb.{i}.weight": state[f"depth_decoder.embed_tokens.{i}.weight"] for i in range(K - 1)}
-    for k in range(K):
-        out[f"depformer_in.{k}.weight"] = state["depth_decoder.input_projections.weight"][k]
-        out[f"linears.{k}.weight"] = state["depth_decoder.lm_heads.weight"][k]
-    for i in range(2):
-        for theirs, ours in (("decoder.model", "transformer"), ("depth_decoder", "depformer")):
-            source, target = f"{theirs}.layers.{i}", f"{ours}.layers.{i}"
-            q, k, v, o = (state[f"{source}.self_attn.{side}_proj.linear.weight"] for side in "qkvo")
-            if ours == "transformer":
-                out[f"{target}.self_attn.in_proj_weight"] = torch.cat([interleave(q), interleave(k), v])
-                out[f"{target}.gating.linear_in.weight"] = state[f"{source}.mlp.fc1.weight"]
-                out[f"{target}.gating.linear_out.weight"] = state[f"{source}.mlp.fc2.weight"]
-            else:
-                out[f"{target}.self_attn.in_proj_weight"] = torch.cat([q, k, v], dim=1).flatten(0, 1)
-                for step in range(K):
-                    out[f"{target}.gating.{step}.linear_in.weight"] = state[f"{source}.mlp.fc1.weight"][step]
-                    out[f"{target}.gating.{step}.linear_out.weight"] = state[f"{source}.mlp.fc2.weight"][step]
-            out[f"{target}.self_attn.out_proj.weight"] = o.flatten(0, -2)
-            out[f"{target}.norm1.alpha"] = state[f"{source}.input_layernorm.weight"][None, None]
-            out[f"{target}.norm2.alpha"] = state[f"{source}.post_attention_layernorm.weight"][None, None]
-    return out
 
 
 KYUTAI = {
@@ -170,7 +136,7 @@ def test_the_codes_are_predicted_as_in_transformers(upstream: Any) -> None:
 @pytest.mark.parametrize("form", ["in_proj_weight", "in_proj.weight", "in_projs"])
 def test_kyutais_form_holds_the_same(upstream: Any, form: str) -> None:
     config = upstream.config.to_dict()
-    state = as_kyutai(upstream)
+    state = moshi_as_kyutai(upstream.state_dict(), HEADS)
     if form == "in_proj.weight":
         state = {name.replace("in_proj_weight", form): t for name, t in state.items()}
     if form == "in_projs":
@@ -199,7 +165,7 @@ def test_moshi_has_its_published_size() -> None:
 
 
 def test_other_weights_are_refused(upstream: Any) -> None:
-    state = as_kyutai(upstream)
+    state = moshi_as_kyutai(upstream.state_dict(), HEADS)
     with pytest.raises(WeightsError, match="'x', which lalia does not know"):
         moshi.from_kyutai({**state, "x": torch.zeros(1)}, KYUTAI)
     del state["text_linear.weight"]

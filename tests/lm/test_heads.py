@@ -402,24 +402,6 @@ def test_a_flow_learns_where_frames_lie() -> None:
 # -- states and mistakes ------------------------------------------------------------------------
 
 
-def test_states_are_weighted() -> None:
-    labels = ("idle", "listening", "speaking")
-    states = codes([[0, 2, 1]])
-
-    def losses(weights: Mapping[str, float] | None) -> float:
-        lm = build(
-            Parallel(("a", "state"), closed=False),
-            {"a": Lookup()},
-            {"a": Linear.Config(), "state": State.Config(labels, weights=weights)},
-        )
-        with torch.no_grad():
-            return float(lm.losses(lm.pack({"a": codes([[1, 2, 3]]), "state": states}))["state"])
-
-    parts = [losses({n: float(n == label) for n in labels}) for label in labels]
-    assert losses(None) == pytest.approx(sum(parts), rel=1e-5)
-    assert losses({"speaking": 3.0}) == pytest.approx(sum(parts) + 2 * parts[2], rel=1e-5)
-
-
 @pytest.mark.parametrize(
     ("layout", "heads", "options", "message"),
     [

@@ -33,6 +33,11 @@ CASES: dict[str, tuple[Layout, Inputs, tuple[str, ...]]] = {
         {"units": Lookup(), "codes": Lookup()},
         ("units", "codes"),
     ),
+    "absent": (
+        Parallel(("units", "codes"), delays=(0, 1, 2, 2)),
+        {"units": Lookup(), "codes": Lookup(absent=True)},
+        ("units", "codes"),
+    ),
     "joint": (Chunks({"text": 2, "units": 3}), {"text": Lookup("all"), "units": Lookup("all")}, ("text", "units")),
     "channels": (
         Parallel(("units", "other")),
@@ -80,6 +85,8 @@ def naive_embedding(lm: SpeechLM, grid: Grid, b: int, s: int) -> Tensor:
                     owner = lm.wiring.rows_of(name)
                     weight = lm.tables[lm.wiring.table_of(name)].embedding.weight
                     total = total + weight[first_row(lm, owner, k) + int(grid.values[name][b, k, s])]
+            elif name in lm.absent:
+                total = total + lm.absent[name][k]
     return total
 
 
@@ -128,7 +135,9 @@ def test_log_prob_is_the_log_softmax_of_each_token(case: SpeechLM) -> None:
             for k in range(kind.num_codebooks):
                 first = first_row(case, owner, k)
                 # Alone in its table, a codebook has its own rows; otherwise it competes with all of them.
-                own = head.weight[first : first + kind.num_ids] if len(table) == 1 else head.weight
+                # The end is an id of the first codebook only.
+                count = kind.num_ids if k == 0 else kind.codebook_size
+                own = head.weight[first : first + count] if len(table) == 1 else head.weight
                 for s in range(int(grid.lengths[b])):
                     t = int(grid.positions[name][b, k, s])
                     if t >= 0:
@@ -321,3 +330,12 @@ def config(layout: Layout, inputs: Inputs, predicted: Mapping[str, Linear.Config
 def test_models_that_do_not_fit_together_are_refused(wrong: SpeechLM.Config, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         wrong.build(SPECS)
+
+
+def test_features_enter_through_a_gate() -> None:
+    torch.manual_seed(0)
+    project = Project.Config(hidden=7, activation="swiglu").build(Continuous(6), 5)
+    x = torch.randn(2, 3, 6)
+    gate, value = F.linear(x, project.first.weight, project.first.bias).split(7, dim=-1)
+    torch.testing.assert_close(project(x), project.second(torch.sigmoid(gate) * gate * value))
+    assert project.first.weight.shape == (14, 6)

@@ -3,7 +3,7 @@
 import torch
 
 from lalia.layouts import Grid
-from lalia.lm import CTC, Sampler, Sampling, SpeechLM
+from lalia.lm import CTC, Sampler, Sampling, SpeechLM, collect
 from lalia.lm.generation import HIDDEN
 from lalia.model import Model
 from lalia.recipes import find
@@ -54,6 +54,25 @@ def test_moshi_speaks_two_frames_late() -> None:
     assert ready == [False, True, True, True, True, True]
     assert find("moshi").streams["moshi"].spec.frame_rate == 12.5
     assert find("moshi").lms["helium"].layout.delays == (0, *(0, 1, 1, 1, 1, 1, 1, 1) * 2)  # type: ignore[attr-defined]
+
+
+@torch.inference_mode()
+def test_mini_omni_writes_a_step_ahead_of_each_code_of_its_voice() -> None:
+    """Audio layer i comes i + 1 steps after the text (arXiv:2408.16725 §3.2)."""
+    published = find("mini_omni").lms["lm"].layout.parts[1]  # type: ignore[attr-defined]
+    assert published.delays == (0, *(i + 1 for i in range(7)))
+    assert find("mini_omni").streams["speech"].spec.kind == Discrete(4096, 7)
+    lm = only_lm("mini_omni")
+    question = {"question": TokenSequence(torch.randn(1, 5, lm.specs["question"].kind.dim), torch.tensor([5]))}  # type: ignore[union-attr]
+    sampler = Sampler(Sampling(temperature=1.0)).ban(text=((256, 257),), speech=((16, 17),))
+    made = list(lm.generate(question, max_steps=12, sampler=sampler))
+    assert ["text" in part for part in made] == [True] * 12
+    assert ["speech" in part for part in made] == [False] * 7 + [True] * 5
+    grid = lm.pack(collect(iter(made)) | question)
+    for i in range(7):
+        # After 5 steps of a question and i + 1 of delay, frame by frame.
+        assert grid.positions["speech"][0, i, 5 + i + 1 :][:5].tolist() == [0, 1, 2, 3, 4]
+        assert not grid.present("speech")[0, i, : 5 + i + 1].any()
 
 
 @torch.inference_mode()

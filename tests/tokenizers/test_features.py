@@ -22,7 +22,12 @@ MEL = Mel.Config(20, n_fft=400, hop=160)
 WIDE = Mel.Config(10, sample_rate=8000, n_fft=512, hop=64)
 SHORT = Windows(block=0.4, before=0.3, after=0.2)
 FEATURES = Features.Config("whisper-small", stack=3, windows=SHORT).tiny()
-CONFIGS = {"mel": MEL, "features": FEATURES, "plain features": replace(FEATURES, stack=1, pool=2)}
+CONFIGS = {
+    "mel": MEL,
+    "features": FEATURES,
+    "plain features": replace(FEATURES, stack=1, pool=2),
+    "filled features": replace(FEATURES, at_least=0.5),
+}
 
 
 def sound(n: int, seed: int = 0, sample_rate: int = RATE) -> Audio:
@@ -74,7 +79,7 @@ def test_a_stream_of_mel_waits_for_half_a_window() -> None:
 @given(
     lengths=st.lists(st.integers(0, 20_000), min_size=1, max_size=2), cuts=st.lists(st.integers(0, 20_000), max_size=4)
 )
-@pytest.mark.parametrize("name", ["features", "plain features"])
+@pytest.mark.parametrize("name", ["features", "plain features", "filled features"])
 def test_features_stream_as_they_are_whole(name: str, lengths: list[int], cuts: list[int]) -> None:
     features: Features = CONFIGS[name].build()
     audio = Audio.batch([sound(n, i) for i, n in enumerate(lengths)])
@@ -94,6 +99,16 @@ def test_frames_are_stacked_and_the_last_filled_with_zeros() -> None:
     assert torch.equal(made, wanted)
     shared: Features = FEATURES.build(encoder=features.encoder)
     assert shared.identity == features.identity
+
+
+def test_a_short_recording_is_heard_with_the_silence_behind_it() -> None:
+    filled, plain = replace(FEATURES, at_least=0.5).build(), FEATURES.build()
+    for n in (100, 3000, 9000):
+        x = sound(n)
+        longer = Audio(torch.nn.functional.pad(x.samples, (0, max(8000 - n, 0))), RATE)
+        assert torch.equal(filled.encode(x).values, plain.encode(longer).values)
+    rows = Audio(torch.cat([sound(3000).samples, sound(3000, seed=1).samples]), RATE, torch.tensor([3000, 1000]))
+    assert torch.equal(filled.encode(rows).row(1).values, filled.encode(rows.row(1)).values)
 
 
 def test_what_is_known_before_and_after_building(tokenizer: Any) -> None:

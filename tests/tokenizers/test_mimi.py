@@ -1,15 +1,22 @@
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from lalia.audio import Audio
 from lalia.checkpoints.mimi import state_dict
+from lalia.cli import main
 from lalia.config import from_dict, to_dict
 from lalia.errors import ConfigError, WeightsError
+from lalia.model import load_tokenizer
 from lalia.streams import Discrete, StreamSpec, TokenSequence
 from lalia.tokenizers import Mimi, SpeechTokenizer
 from lalia.vocoders import CodecDecoder
+from upstream_files import mimi_as_kyutai
 
 SHAPE = {
     "sampling_rate": 1600,
@@ -72,6 +79,8 @@ def test_the_published_form():
     assert config.sample_rate == 24000
     assert from_dict(to_dict(config)) == config
     assert Mimi.Config(num_codebooks=1).spec.kind == Discrete(2048, 1)
+    # What the checkpoint's own config.json says beside the defaults changes nothing.
+    assert Mimi.Config(architecture={"head_dim": 64, "frame_rate": 12.5}).codec == config.codec
 
 
 @pytest.mark.parametrize("samples", [1, 15, 16, 160, 555])
@@ -92,6 +101,20 @@ def test_sound_is_that_of_transformers(ours, theirs, frames):
     made = ours.decode(TokenSequence(codes, torch.tensor([frames] * 2)))
     assert float(expected.std()) > 0.05
     torch.testing.assert_close(made.samples, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_folder_of_mimi_alone_is_a_tokenizer(folder, theirs, tmp_path, capsys):
+    codec = load_tokenizer(folder)
+    x = torch.randn(1, 1, 320)
+    with torch.no_grad():
+        # 8 codebooks, or all that there are.
+        assert torch.equal(codec.encode(Audio(x, 1600)).values, theirs.encode(x, num_quantizers=6).audio_codes)
+    Audio(0.1 * x, 1600).save(tmp_path / "said.wav")
+    heard = tmp_path / "heard.wav"
+    assert main(["resynthesize", str(tmp_path / "said.wav"), "--tokenizer", str(folder), "-o", str(heard)]) == 0
+    assert Audio.load(heard, check=False).seconds == pytest.approx(0.2)
+    assert main(["chat", str(tmp_path / "said.wav"), "--model", str(folder), "-o", str(heard)]) == 2
+    assert "has no recipe.json" in capsys.readouterr().err
 
 
 def test_streaming_equals_transformers_offline(ours, theirs):
@@ -137,6 +160,50 @@ def test_names_before_transformers_5_are_known(theirs, ours):
     after = state_dict(tensors, **books)
     assert before.keys() == after.keys() == ours.codec.state_dict().keys()
     assert all(torch.equal(before[n], after[n]) for n in after)
+
+
+KYUTAI = {
+    "channels": 1,
+    "sample_rate": 1600,
+    "frame_rate": 100.0,
+    "seanet": {"dimension": 16, "n_filters": 4, "n_residual_layers": 2, "ratios": [4, 2], "true_skip": True},
+    "quantizer": {"dimension": 8, "n_q": 6, "bins": 32},
+    "transformer": {"num_heads": 4, "num_layers": 2, "dim_feedforward": 24, "context": 6, "max_period": 10000},
+}
+
+
+@pytest.mark.parametrize("form", ["in_proj_weight", "in_projs.0.weight"])
+def test_kyutais_names_hold_the_same(tmp_path, form):
+    """Upstream's repository has its language model beside it, whose config.json names the files."""
+    from transformers import MimiConfig, MimiModel
+
+    torch.manual_seed(0)
+    whole = MimiModel(MimiConfig(**SHAPE | {"num_key_value_heads": 4})).eval()
+    with torch.no_grad():
+        for name, t in whole.state_dict().items():
+            if t.ndim:
+                t.copy_(0.5 + 3 * torch.rand_like(t) if "usage" in name else 0.4 * torch.randn_like(t))
+    whole.save_pretrained(tmp_path / "theirs")
+    state = mimi_as_kyutai(whole.state_dict(), 4)
+    assert "decoder.model.2.convtr.convtr.weight" in state
+    assert "quantizer.rvq_rest.vq.layers.0._codebook.embedding_sum" in state
+    repository = tmp_path / "kyutai"
+    repository.mkdir()
+    save_file({n.replace("in_proj_weight", form): t.clone() for n, t in state.items()}, repository / "mimi.safetensors")
+    names = {"mimi_name": "mimi.safetensors", "mimi_config_name": "mimi.json", "dep_q": 5}
+    (repository / "config.json").write_text(json.dumps(names))
+    (repository / "mimi.json").write_text(json.dumps(KYUTAI))
+    save_file({"x": torch.zeros(1)}, repository / "model.safetensors")
+    (repository / "tokenizer_spm_32k_3.model").write_bytes(b"")
+    architecture = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    wanted = Mimi.Config(str(tmp_path / "theirs"), num_codebooks=5, architecture=architecture).build()
+    found = Mimi.Config(str(repository), num_codebooks=5, architecture=architecture).build()
+    ours, theirs = found.codec.state_dict(), wanted.codec.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[n], theirs[n]) for n in ours)
+    (repository / "mimi.json").unlink()
+    with pytest.raises(WeightsError, match=r"mimi\.json cannot be read"):
+        Mimi.Config(str(repository), num_codebooks=5, architecture=architecture).build()
 
 
 def test_weights_of_something_else_are_refused(theirs, folder):

@@ -181,7 +181,7 @@ def test_tasks_name_what_they_cannot_train() -> None:
     gslm = find("gslm")
 
     def check(task: Any, recipe: Recipe = gslm) -> None:
-        task.check("here", tuple(recipe.lms), recipe.vocoder)
+        task.check("here", recipe.lms, recipe.vocoder, recipe.specs)
 
     check(PredictTokens("ulm"))
     check(TrainPart("mel"))

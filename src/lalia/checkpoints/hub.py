@@ -3,22 +3,23 @@
 import json
 from pathlib import Path
 
+from lalia.checkpoints import kyutai
 from lalia.errors import WeightsError
+from lalia.store import DESCRIPTION
 
-__all__ = ["PICKLED", "check_folder", "snapshot"]
+__all__ = ["PICKLED", "check_folder", "name_of", "snapshot"]
 
-_WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
+_WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
 """Weights that hold no code, configurations, vocabularies and chat templates. Never a pickle."""
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def snapshot(hub_id: str, *, offline: bool = False, description: str = "config.json") -> Path:
+def snapshot(hub_id: str, *, offline: bool = False) -> Path:
     """The folder of a hub repository in the hub's own cache, brought there when it is not.
 
     :param hub_id: ``owner/name``.
     :param offline: look only into the cache.
-    :param description: the file that says what the weights are.
     :raises WeightsError: the hub cannot be reached, or has no such repository, or it has no safetensors.
     """
     from huggingface_hub import errors, snapshot_download
@@ -42,18 +43,26 @@ def snapshot(hub_id: str, *, offline: bool = False, description: str = "config.j
     except Exception as error:  # noqa: BLE001  the transport's own exceptions are not part of the hub's interface
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise WeightsError(f"{hub_id} cannot be had from the hub ({reason}). Try again later.") from None
-    return check_folder(Path(folder), hub_id, description)
+    return check_folder(Path(folder), hub_id)
 
 
-def check_folder(folder: Path, name: str, description: str = "config.json") -> Path:
+def name_of(folder: Path) -> str:
+    """What to call a folder that will be looked for again: a hub id where it lies in the hub's cache, else its path."""
+    place, revision = folder.parent.parent.name, folder.parent.name
+    if revision == "snapshots" and place.startswith("models--"):
+        return place.removeprefix("models--").replace("--", "/", 1)
+    return str(folder.absolute())
+
+
+def check_folder(folder: Path, name: str) -> Path:
     """``folder``, if it has a configuration and all its weights as safetensors.
 
     :param name: what to call it in an error.
     :raises WeightsError: it has not.
     """
-    if not (folder / description).is_file():
-        layout = "in the Hugging Face layout" if description == "config.json" else "that lalia wrote"
-        raise WeightsError(f"{name} has no {description}. Give a folder {layout}.")
+    described = any((folder / file).is_file() for file in ("config.json", DESCRIPTION))
+    if not described and kyutai.find(folder) is None:
+        raise WeightsError(f"{name} has no config.json. Give a folder in the Hugging Face layout.")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:

@@ -8,13 +8,50 @@ Sources: Défossez et al., arXiv:2410.00037 §3.3; the names of ``MimiModel`` (t
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lalia.checkpoints import kyutai, mimi_kyutai
+from lalia.checkpoints.tensors import Tensors, read_config, weight_files
 from lalia.errors import WeightsError
 
-__all__ = ["state_dict"]
+__all__ = ["PUBLISHED", "config", "state_dict", "tensors"]
+
+PUBLISHED: Mapping[str, Any] = {
+    "sampling_rate": 24000,
+    "audio_channels": 1,
+    "hidden_size": 512,
+    "num_filters": 64,
+    "num_residual_layers": 1,
+    "upsampling_ratios": (8, 6, 5, 4),
+    "kernel_size": 7,
+    "last_kernel_size": 3,
+    "residual_kernel_size": 3,
+    "dilation_growth_rate": 2,
+    "use_causal_conv": True,
+    "pad_mode": "constant",
+    "compress": 2,
+    "trim_right_ratio": 1.0,
+    "codebook_size": 2048,
+    "vector_quantization_hidden_dimension": 256,
+    "num_quantizers": 32,
+    "num_semantic_quantizers": 1,
+    "use_conv_shortcut": False,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "head_dim": None,
+    "intermediate_size": 2048,
+    "hidden_act": "gelu",
+    "norm_eps": 1e-5,
+    "sliding_window": 250,
+    "rope_theta": 10000.0,
+    "frame_rate": None,
+}
+"""kyutai/mimi; also what ``MimiConfig`` of transformers says where a configuration is silent."""
 
 _MOVED = {
     "encoder.encoder_seanet.": "encoder.",
@@ -42,15 +79,49 @@ _LEAST_USE = 1e-5
 """Counts of codes are at least this (``MimiEuclideanCodebook.epsilon``)."""
 
 
-def state_dict(tensors: Mapping[str, Tensor], *, num_semantic: int, num_codebooks: int) -> dict[str, Tensor]:
+def config(folder: Path) -> Mapping[str, Any] | None:
+    """What ``config.json`` says of the Mimi in a folder, alone or beside the language model that speaks with it.
+
+    :returns: None where there is none.
+    :raises WeightsError: there is one, but it is damaged or incomplete.
+    """
+    repository = kyutai.find(folder)
+    if repository is not None:
+        return PUBLISHED if repository.mimi_config is None else mimi_kyutai.config(repository.mimi_config)
+    if not (folder / "config.json").is_file():
+        return None
+    said = read_config(folder)
+    match said.get("model_type"):
+        case "mimi":
+            return said
+        case "moshi":
+            inner: Mapping[str, Any] = said.get("audio_encoder_config") or {}
+            return inner
+        case _:
+            return None
+
+
+def tensors(folder: Path) -> Mapping[str, Tensor]:
+    """The weights of the Mimi in a folder for which there is a ``config``, by the names of ``MimiModel``.
+
+    :raises WeightsError: they are damaged or incomplete.
+    """
+    repository = kyutai.find(folder)
+    if repository is not None:
+        return mimi_kyutai.tensors(Tensors([repository.mimi]), {**PUBLISHED, **(config(folder) or {})})
+    inner = read_config(folder).get("model_type") == "moshi"
+    return Tensors(weight_files(folder), prefix="audio_encoder." if inner else "")
+
+
+def state_dict(state: Mapping[str, Tensor], *, num_semantic: int, num_codebooks: int) -> dict[str, Tensor]:
     """The weights of a ``Codec``.
 
-    :param tensors: of a ``MimiModel`` by name.
+    :param state: of a ``MimiModel`` by name.
     :param num_semantic: codebooks of the first quantiser.
     :param num_codebooks: how many to keep, of both.
     :raises WeightsError: a tensor is missing, or one is there that Mimi does not have.
     """
-    rest = {_renamed(name): t for name, t in tensors.items()}
+    rest = {_renamed(name): t for name, t in state.items()}
     made: dict[str, Tensor] = {}
 
     def take(name: str) -> Tensor:

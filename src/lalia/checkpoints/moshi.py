@@ -23,11 +23,11 @@ from lalia.errors import WeightsError
 from lalia.nn.depth import DepthTransformer
 from lalia.nn.transformer import Transformer
 
-__all__ = ["from_kyutai", "from_transformers", "kyutai_configs", "transformers_configs"]
+__all__ = ["KYUTAI_7B", "from_kyutai", "from_transformers", "kyutai_configs", "transformers_configs"]
 
 Configs = tuple[Transformer.Config, DepthTransformer.Config]
 
-_KYUTAI_7B: Mapping[str, Any] = {
+KYUTAI_7B: Mapping[str, Any] = {
     # What Kyutai's code assumes of a repository without a config.json (moshi/models/loaders.py).
     "dim": 4096,
     "num_heads": 32,
@@ -35,6 +35,11 @@ _KYUTAI_7B: Mapping[str, Any] = {
     "hidden_scale": 4.125,
     "context": 3000,
     "max_period": 10000,
+    "n_q": 16,
+    "card": 2048,
+    "text_card": 32000,
+    "existing_text_padding_id": 3,
+    "delays": (0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1),
     "dep_q": 8,
     "depformer_dim": 1024,
     "depformer_dim_feedforward": 4224,
@@ -125,7 +130,7 @@ def from_transformers(state: Mapping[str, Tensor], config: Mapping[str, Any]) ->
 
 def kyutai_configs(config: Mapping[str, Any] | None = None) -> Configs:
     """The shapes of both networks, from the ``config.json`` of a repository of Kyutai; Moshi 7B without one."""
-    known = {**_KYUTAI_7B, **(config or {})}
+    known = {**KYUTAI_7B, **(config or {})}
     schedule = known.get("depformer_weights_per_step_schedule")
     depth = DepthTransformer.Config(
         num_layers=known["depformer_num_layers"],

@@ -14,7 +14,7 @@ from lalia.errors import WeightsError
 from lalia.nn.positions import RopeScaling
 from lalia.nn.transformer import Transformer
 
-__all__ = ["backbone_config", "deinterleave", "tensors"]
+__all__ = ["backbone_config", "deinterleave", "layers", "tensors"]
 
 Config = Mapping[str, Any]
 """The ``config.json`` of a model, or ``to_dict()`` of its configuration, which has the defaults too."""
@@ -223,65 +223,94 @@ def tensors(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
         first layer; ``head`` [V, D] where the output is not the embedding.
     :raises WeightsError: the model is none that the Transformer can express, or a tensor is missing or unknown.
     """
-    shape = backbone_config(config)
-    if shape is None:
-        raise WeightsError(
-            f"A text LM of model_type {config.get('model_type')!r} with these settings is not one that lalia's "
-            f"Transformer can be. Give one of {', '.join(_NAMES)}, or use it through transformers (native=False)."
-        )
-    kind, names = config["model_type"], _NAMES[config["model_type"]]
-    left = {name: t for name, t in state.items() if not name.endswith(_BUFFERS)}
-    out: dict[str, Tensor] = {}
-
-    def take(name: str) -> Tensor:
-        if name not in left:
-            raise WeightsError(f"The weights of a {kind} model have no {name!r}. Give a causal LM of that kind.")
-        return left.pop(name)
-
-    def norm(source: str, target: str) -> None:
-        weight = take(f"{source}.weight")
-        # Gemma's norms multiply by 1 + weight.
-        out[f"{target}.weight"] = weight + 1 if kind == "gemma" else weight
-        if shape.norm == "layer":
-            out[f"{target}.bias"] = take(f"{source}.bias")
-
-    def linear(sources: list[str], target: str, *, bias: bool) -> None:
-        weights = [take(f"{source}.weight") for source in sources]
-        if kind == "gpt2":
-            weights = [w.T for w in weights]
-        if kind == "helium" and target.endswith("qkv"):
-            weights[:2] = [deinterleave(w, shape.size_of_head) for w in weights[:2]]
-        out[f"{target}.weight"] = torch.cat(weights).contiguous() if len(weights) > 1 else weights[0].contiguous()
-        if bias:
-            out[f"{target}.bias"] = torch.cat([take(f"{source}.bias") for source in sources])
-
-    for i in range(shape.num_layers):
-        source, target = f"{names.layer}.{i}", f"backbone.layers.{i}"
-        norm(f"{source}.{names.attention_norm}", f"{target}.attention_norm")
-        qkv = [f"{source}.{name}" for name in names.qkv]
-        linear(qkv, f"{target}.attention.qkv", bias=shape.bias or shape.qkv_bias)
-        if shape.qk_norm:
-            for side in ("q_norm", "k_norm"):
-                out[f"{target}.attention.{side}.weight"] = take(f"{source}.self_attn.{side}.weight")
-        linear([f"{source}.{names.out}"], f"{target}.attention.out", bias=shape.bias)
-        norm(f"{source}.{names.feed_forward_norm}", f"{target}.feed_forward_norm")
-        linear([f"{source}.{name}" for name in names.up], f"{target}.feed_forward.up", bias=shape.bias)
-        linear([f"{source}.{names.down}"], f"{target}.feed_forward.down", bias=shape.bias)
-    norm(names.norm, "backbone.norm")
+    at = _Conversion(state, config)
+    kind, names = at.kind, at.names
+    for i in range(at.shape.num_layers):
+        at.layer(f"{names.layer}.{i}", f"backbone.layers.{i}")
+    at.norm(names.norm, "backbone.norm")
     if names.positions is not None:
-        rows = take(f"{names.positions}.weight")
-        out["backbone.position_embedding.weight"] = rows[_OPT_OFFSET:].clone() if kind == "opt" else rows
-    embedding = take(f"{names.embedding}.weight")
-    head = left.pop(f"{names.head}.weight", embedding)
-    out["embedding"] = embedding * shape.dim**0.5 if kind == "gemma" else embedding
+        rows = at.take(f"{names.positions}.weight")
+        at.out["backbone.position_embedding.weight"] = rows[_OPT_OFFSET:].clone() if kind == "opt" else rows
+    embedding = at.take(f"{names.embedding}.weight")
+    head = at.left.pop(f"{names.head}.weight", embedding)
+    at.out["embedding"] = embedding * at.shape.dim**0.5 if kind == "gemma" else embedding
     if kind == "gemma" or not config.get("tie_word_embeddings", kind in ("opt", "gpt2")):
         # Gemma scales its embedding where it enters, and not where it predicts.
-        out["head"] = head
-    if left:
-        raise WeightsError(
-            f"The weights of a {kind} model have {min(left)!r}, which lalia does not know. Give a plain causal LM."
-        )
-    return out
+        at.out["head"] = head
+    return at.finish()
+
+
+def layers(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """The weights of the layers of a text LM, where they are built into another model.
+
+    :param state: of a list of its layers: ``0.self_attn.q_proj.weight``, ...
+    :param config: with the sizes of the layers.
+    :returns: ``layers.*`` of ``backbone_config(config)``.
+    :raises WeightsError: see ``tensors``.
+    """
+    at = _Conversion(state, config)
+    for i in range(at.shape.num_layers):
+        at.layer(str(i), f"layers.{i}")
+    return at.finish()
+
+
+class _Conversion:
+    """From a state dict, of which ``left`` is what nobody has taken yet, to ``out``."""
+
+    def __init__(self, state: Mapping[str, Tensor], config: Config) -> None:
+        shape = backbone_config(config)
+        if shape is None:
+            raise WeightsError(
+                f"A text LM of model_type {config.get('model_type')!r} with these settings is not one that lalia's "
+                f"Transformer can be. Give one of {', '.join(_NAMES)}, or use it through transformers (native=False)."
+            )
+        self.shape, self.kind = shape, str(config["model_type"])
+        self.names = _NAMES[self.kind]
+        self.left = {name: t for name, t in state.items() if not name.endswith(_BUFFERS)}
+        self.out: dict[str, Tensor] = {}
+
+    def take(self, name: str) -> Tensor:
+        if name not in self.left:
+            raise WeightsError(f"The weights of a {self.kind} model have no {name!r}. Give a causal LM of that kind.")
+        return self.left.pop(name)
+
+    def norm(self, source: str, target: str) -> None:
+        weight = self.take(f"{source}.weight")
+        # Gemma's norms multiply by 1 + weight.
+        self.out[f"{target}.weight"] = weight + 1 if self.kind == "gemma" else weight
+        if self.shape.norm == "layer":
+            self.out[f"{target}.bias"] = self.take(f"{source}.bias")
+
+    def linear(self, sources: list[str], target: str, *, bias: bool) -> None:
+        weights = [self.take(f"{source}.weight") for source in sources]
+        if self.kind == "gpt2":
+            weights = [w.T for w in weights]
+        if self.kind == "helium" and target.endswith("qkv"):
+            weights[:2] = [deinterleave(w, self.shape.size_of_head) for w in weights[:2]]
+        self.out[f"{target}.weight"] = torch.cat(weights).contiguous() if len(weights) > 1 else weights[0].contiguous()
+        if bias:
+            self.out[f"{target}.bias"] = torch.cat([self.take(f"{source}.bias") for source in sources])
+
+    def layer(self, source: str, target: str) -> None:
+        names, shape = self.names, self.shape
+        self.norm(f"{source}.{names.attention_norm}", f"{target}.attention_norm")
+        qkv = [f"{source}.{name}" for name in names.qkv]
+        self.linear(qkv, f"{target}.attention.qkv", bias=shape.bias or shape.qkv_bias)
+        if shape.qk_norm:
+            for side in ("q_norm", "k_norm"):
+                self.out[f"{target}.attention.{side}.weight"] = self.take(f"{source}.self_attn.{side}.weight")
+        self.linear([f"{source}.{names.out}"], f"{target}.attention.out", bias=shape.bias)
+        self.norm(f"{source}.{names.feed_forward_norm}", f"{target}.feed_forward_norm")
+        self.linear([f"{source}.{name}" for name in names.up], f"{target}.feed_forward.up", bias=shape.bias)
+        self.linear([f"{source}.{names.down}"], f"{target}.feed_forward.down", bias=shape.bias)
+
+    def finish(self) -> dict[str, Tensor]:
+        if self.left:
+            raise WeightsError(
+                f"The weights of a {self.kind} model have {min(self.left)!r}, which lalia does not know. "
+                "Give a plain causal LM."
+            )
+        return self.out
 
 
 def deinterleave(weight: Tensor, head_dim: int) -> Tensor:
@@ -289,6 +318,12 @@ def deinterleave(weight: Tensor, head_dim: int) -> Tensor:
 
     RoPE turns pairs of numbers; whether these are neighbours (Moshi, Helium) or half a head apart (Llama) is
     the order of the rows alone, as queries and keys change together.
+
+    :raises WeightsError: the rows are not those of whole heads.
     """
+    if len(weight) % head_dim:
+        raise WeightsError(
+            f"Queries of {len(weight)} rows are no heads of {head_dim}. Give the config.json of the weights."
+        )
     order = torch.cat([torch.arange(0, head_dim, 2), torch.arange(1, head_dim, 2)])
     return weight.unflatten(0, (-1, head_dim))[:, order].flatten(0, 1)

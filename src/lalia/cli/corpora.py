@@ -125,7 +125,7 @@ def fit_codec(
     paths: Corpora,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the run, and then the codec.")],
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this time.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates. [default: 100000]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates. [default: 20000]")] = None,
     settings: Settings = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The smallest form, to see that it works.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,

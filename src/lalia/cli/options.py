@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,8 @@ __all__ = [
     "AudioPath",
     "AudioPaths",
     "Corpora",
+    "Device",
+    "Dtype",
     "Json",
     "ModelName",
     "Seed",
@@ -21,6 +23,7 @@ __all__ = [
     "SoundFile",
     "Voice",
     "check_sound_file",
+    "load_model",
     "overrides_of",
     "pairs_of",
 ]
@@ -34,6 +37,10 @@ Corpora = Annotated[
 ]
 ModelName = Annotated[str, typer.Option("--model", help="A bundled model, the directory of one, or a hub id.")]
 SoundFile = Annotated[Path, typer.Option("-o", "--output", help="Where to write the sound; the suffix is its format.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="Of the weights; half of float32 or less.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Makes it repeatable.")]
 Settings = Annotated[
@@ -60,6 +67,18 @@ def check_sound_file(path: Path, sample_rate: int) -> None:
             raise AudioError(
                 f"{path.name} cannot hold sound at {sample_rate} Hz ({reason}). Write .wav or .flac."
             ) from None
+
+
+def load_model(name: str, device: str, dtype: str) -> Any:
+    """A model where and as precise as it is asked for.
+
+    :raises LaliaError: there is no such model, or no such device here.
+    """
+    import torch
+
+    from lalia.model import load
+
+    return load(name, device=device, dtype=getattr(torch, dtype))
 
 
 def overrides_of(settings: list[str] | None, example: str = "trainer.learning_rate=1e-4") -> dict[str, str]:

@@ -11,12 +11,15 @@ from lalia.cli.options import (
     DEFAULT_MODEL,
     AudioPath,
     AudioPaths,
+    Device,
+    Dtype,
     Json,
     ModelName,
     Seed,
     SoundFile,
     Voice,
     check_sound_file,
+    load_model,
 )
 
 __all__ = ["chat", "continue_", "resynthesize", "score"]
@@ -33,10 +36,12 @@ def continue_(
     temperature: Annotated[float | None, typer.Option(help="Of sampling; 0 is greedy. [default: the model's]")] = None,
     seed: Seed = 0,
     voice: Voice = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     as_json: Json = False,
 ) -> None:
     """Go on speaking where a recording stops, without any text."""
-    speaker = _load_speaker(model, output)
+    speaker = _load_speaker(model, output, device, dtype)
     made = speaker.continue_(
         audio, prompt_seconds=prompt_seconds, seconds=seconds, temperature=temperature, seed=seed, voice=voice
     )
@@ -68,13 +73,17 @@ def chat(
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Write the answer, and do not speak it.")] = False,
     seed: Seed = 0,
     voice: Voice = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     as_json: Json = False,
 ) -> None:
     """Answer a spoken question."""
-    from lalia.model import load
-
-    speaker = load(model) if no_audio else _load_speaker(model, output)
-    reply = speaker.chat(audio, seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=not no_audio)
+    speaker = load_model(model, device, dtype)
+    vocoder = None if no_audio else speaker.vocoder
+    if vocoder is not None:
+        check_sound_file(output, vocoder.sample_rate)
+    speak = vocoder is not None
+    reply = speaker.chat(audio, seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=speak)
     said = reply.audio
     if said is not None:
         said.save(output)
@@ -97,10 +106,12 @@ def resynthesize(
         str, typer.Option("--tokenizer", "--model", help="A model with a vocoder, or a codec.")
     ] = DEFAULT_MODEL,
     voice: Voice = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     as_json: Json = False,
 ) -> None:
     """Encode a recording to tokens and vocode it back: what a model hears."""
-    speaker = _load_codec(tokenizer, output) or _load_speaker(tokenizer, output)
+    speaker = _load_codec(tokenizer, output) or _load_speaker(tokenizer, output, device, dtype)
     speaker.voice(voice)
     recording = speaker.hear(audio)
     started = time.perf_counter()
@@ -124,12 +135,12 @@ def score(
     audio: AudioPaths,
     model: ModelName = DEFAULT_MODEL,
     reduction: Annotated[Literal["sum", "mean"], typer.Option(help="Over the tokens of a recording.")] = "sum",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     as_json: Json = False,
 ) -> None:
     """Log-probability (nats) of recordings under a textless language model."""
-    from lalia.model import load
-
-    judge = load(model)
+    judge = load_model(model, device, dtype)
     # All are read once before the first is judged, so that a bad one stops the command before it printed anything;
     # what can be read again is not kept, for there may be hours of it.
     heard = {i: judge.hear(path) for i, path in enumerate(audio) if path == "-"}
@@ -157,12 +168,11 @@ def score(
         show(results, "", as_json=True)
 
 
-def _load_speaker(name: str, output: Path) -> Any:
+def _load_speaker(name: str, output: Path, device: str, dtype: str) -> Any:
     """A model with a vocoder whose sound can be written."""
     from lalia.errors import ConfigError
-    from lalia.model import load
 
-    model = load(name)
+    model = load_model(name, device, dtype)
     if model.vocoder is None:
         raise ConfigError(f"Model {model.recipe.name!r} has no vocoder. Choose another model.")
     check_sound_file(output, model.vocoder.sample_rate)
@@ -198,11 +208,10 @@ class _CodecSpeaker:
 def _load_codec(name: str, output: Path) -> _CodecSpeaker | None:
     """A codec whose sound can be written; None where the name is that of something else than a tokenizer."""
     from lalia.errors import ConfigError
-    from lalia.model import find, load_tokenizer
-    from lalia.store import holds
+    from lalia.model import find, holds_tokenizer, load_tokenizer
 
     folder = find(name)
-    if not holds(folder, "tokenizer"):
+    if not holds_tokenizer(folder):
         return None
     tokenizer = load_tokenizer(folder)
     if not hasattr(tokenizer, "decode"):

@@ -36,9 +36,10 @@ def train(
     from lalia.recipes import find
     from lalia.train import train as run_training
 
+    chosen = find(recipe)
     with progress("Preparing", "s") as report:
         run = run_training(
-            find(recipe),
+            chosen,
             data,
             output,
             stage=stage,
@@ -52,7 +53,8 @@ def train(
             progress=report,
         )
     if os.environ.get("RANK", "0") == "0":
-        show({"path": str(run)}, f"{run}: trained. Try: lalia continue AUDIO --model {run}", as_json=as_json)
+        command = "chat" if "user" in chosen.channels else "continue"
+        show({"path": str(run)}, f"{run}: trained. Try: lalia {command} AUDIO --model {run}", as_json=as_json)
 
 
 def recipes(

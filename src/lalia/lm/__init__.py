@@ -13,6 +13,7 @@ from lalia.lm.inputs import Lookup, Project
 from lalia.lm.model import SpeechLM
 from lalia.lm.sampling import Sampler, Sampling
 from lalia.lm.state import State
+from lalia.lm.weighing import Weight
 from lalia.nn.depth import DepthTransformer
 from lalia.nn.dual_tower import DualTower
 from lalia.nn.transformer import Transformer
@@ -36,5 +37,6 @@ __all__ = [
     "SpeechLM",
     "State",
     "Transformer",
+    "Weight",
     "collect",
 ]

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalia.layouts import Grid
-from lalia.lm.head import Ask, Head, discrete
+from lalia.lm.head import Ask, CellHead, Head, discrete
 from lalia.nn.depth import DepthState, DepthTransformer
 from lalia.nn.packed import PackedWeight
-from lalia.streams import Discrete, Streams, StreamSpec
+from lalia.streams import Discrete, StreamSpec
 
 __all__ = ["Depth"]
 
 
-class Depth(Head):
+class Depth(CellHead):
     """A depth Transformer over the codes that stand in one step (arXiv:2410.00037 §3.4.1).
 
     With delays these are of different frames. A code that is not there, before a delay has passed, enters as an
@@ -61,12 +61,6 @@ class Depth(Head):
             self.first = nn.Embedding(beside.num_ids + 1, width)
             nn.init.normal_(self.first.weight, std=0.02)
         self._packed = [PackedWeight() for _ in range(kind.num_codebooks)]
-
-    def counts(self, grid: Grid, streams: Streams) -> dict[str, float]:
-        return {self.stream: float(grid.num_cells(self.stream))}
-
-    def losses(self, hidden: Tensor, grid: Grid, streams: Streams) -> dict[str, Tensor]:
-        return {self.stream: self.nll(hidden, grid).sum()}
 
     def nll(self, hidden: Tensor, grid: Grid) -> Tensor:
         present, values = grid.present(self.stream), grid.values[self.stream]

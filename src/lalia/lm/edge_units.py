@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from lalia.errors import ConfigError
 from lalia.layouts import ABSENT, Grid
-from lalia.lm.head import Ask, Head, Row, discrete
+from lalia.lm.head import Ask, CellHead, Head, Row, discrete
+from lalia.lm.weighing import Weight
 from lalia.nn.packed import Linear
 from lalia.streams import Streams, StreamSpec
 
@@ -24,7 +25,7 @@ class _Run:
     begun: bool
 
 
-class EdgeUnits(Head):
+class EdgeUnits(CellHead):
     """Edge-unit prediction with (delayed) duration prediction (arXiv:2203.16502 §3.3).
 
     Repeats of a unit are not worth predicting: only at an *edge*, a frame whose unit differs from the one before, is
@@ -75,20 +76,24 @@ class EdgeUnits(Head):
             known &= values != self.end
         return edge, (following - steps) * known, known
 
-    def counts(self, grid: Grid, streams: Streams) -> dict[str, float]:
-        edge, _, known = self._edges(grid)
+    def cells(self, grid: Grid) -> Tensor:
+        """The edges."""
+        return self._edges(grid)[0][:, None]
+
+    def counts(self, grid: Grid, streams: Streams, weight: Weight | None = None) -> dict[str, float]:
+        _, _, known = self._edges(grid)
         if self.config.delayed:
             known = known[:, :-1]
-        return {self.stream: float(edge.sum()), self.terms[1]: float(known.sum())}
+        return super().counts(grid, streams, weight) | {self.terms[1]: float(known.sum())}
 
-    def losses(self, hidden: Tensor, grid: Grid, streams: Streams) -> dict[str, Tensor]:
+    def losses(self, hidden: Tensor, grid: Grid, streams: Streams, weight: Weight | None = None) -> dict[str, Tensor]:
         _, frames, known = self._edges(grid)
         if self.config.delayed:
             frames, known, seen = frames[:, :-1], known[:, :-1], hidden[:, 1:]
         else:
             seen = hidden
         error = (self.duration(seen[known]).float()[:, 0] - frames[known]).abs()
-        return {self.stream: self.nll(hidden, grid).sum(), self.terms[1]: error.sum()}
+        return super().losses(hidden, grid, streams, weight) | {self.terms[1]: error.sum()}
 
     def nll(self, hidden: Tensor, grid: Grid) -> Tensor:
         """That of the unit at each edge; repeats have no choice, and 0."""

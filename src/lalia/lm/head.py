@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.layouts import Cursor, Grid, Laid
+from lalia.lm.weighing import Weight
 from lalia.streams import Discrete, Streams, StreamSpec
 
-__all__ = ["Ask", "Head", "Row"]
+__all__ = ["Ask", "CellHead", "Head", "Row"]
 
 
 @dataclass
@@ -76,6 +77,11 @@ class Head(Configurable, nn.Module, ABC):
         """Whether the stream is found along the steps (CTC) and has no cells of its own in the layout."""
 
         @property
+        def weighs_cells(self) -> bool:
+            """Whether it has a loss for each cell, so that cells can differ in weight."""
+            return issubclass(self.owner, CellHead)
+
+        @property
         def needs(self) -> tuple[str, ...]:
             """Other streams that it reads at the same step."""
             return ()
@@ -107,6 +113,27 @@ class Head(Configurable, nn.Module, ABC):
     @abstractmethod
     def draw(self, ask: Ask) -> list[int] | list[tuple[Tensor, bool]]:
         """The value of the cell for each row: ids, or features [D] with whether they are the stream's last."""
+
+
+class CellHead(Head):
+    """A head with a loss for each cell of its stream: its first term is their sum, with the weights of the cells."""
+
+    def cells(self, grid: Grid) -> Tensor:
+        """Where there is something to predict [B, K, S]."""
+        return grid.present(self.stream)
+
+    @abstractmethod
+    def nll(self, hidden: Tensor, grid: Grid) -> Tensor: ...
+
+    def counts(self, grid: Grid, streams: Streams, weight: Weight | None = None) -> dict[str, float]:
+        cells = self.cells(grid)
+        if weight is None:
+            return {self.stream: float(cells.sum())}
+        return {self.stream: float((weight.of_cells(grid.values[self.stream]).double() * cells).sum())}
+
+    def losses(self, hidden: Tensor, grid: Grid, streams: Streams, weight: Weight | None = None) -> dict[str, Tensor]:
+        nll = self.nll(hidden, grid)
+        return {self.stream: (nll if weight is None else nll * weight.of_cells(grid.values[self.stream])).sum()}
 
 
 def discrete(specs: Mapping[str, StreamSpec], stream: str, head: str) -> Discrete:

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lalia.layouts import Grid, Vocabulary
-from lalia.lm.head import Ask, Head
+from lalia.lm.head import Ask, CellHead, Head
 from lalia.nn.packed import PackedWeight
-from lalia.streams import Streams
 
 __all__ = ["Linear"]
 
@@ -22,7 +21,7 @@ _MOST_LOGITS = 1 << 26
 """Most logits that are kept for the backward pass; of more, they are computed again."""
 
 
-class Linear(Head):
+class Linear(CellHead):
     """A softmax over the stream's codebook, or over the whole table that it shares with other streams."""
 
     @dataclass(frozen=True)
@@ -74,12 +73,6 @@ class Linear(Head):
         packed = self._packed.setdefault((rows.start, rows.stop), PackedWeight())
         return packed.linear(hidden, weight.to(hidden.dtype))
 
-    def counts(self, grid: Grid, streams: Streams) -> dict[str, float]:
-        return {self.stream: float(grid.num_cells(self.stream))}
-
-    def losses(self, hidden: Tensor, grid: Grid, streams: Streams) -> dict[str, Tensor]:
-        return {self.stream: self.nll(hidden, grid).sum()}
-
     def draw(self, ask: Ask) -> list[int]:
         # An end that a codebook cannot have is not drawn.
         return ask.pick(self.logits(ask.hidden, self.rows(ask.codebook)[: self.num_ids[ask.codebook]]))
@@ -90,7 +83,8 @@ class Linear(Head):
         out = []
         for k in range(present.shape[1]):
             own = self.rows(k)
-            scope = range(self.vocabulary.size) if self.joint else own
+            # What cannot come has no part in it, as in `draw`.
+            scope = range(self.vocabulary.size) if self.joint else own[: self.num_ids[k]]
             # Only the cells that exist go through the output matrix: no work is spent on padding.
             at = present[:, k].reshape(-1).nonzero()[:, 0]
             ids = values[:, k].reshape(-1)[at] + (own.start - scope.start)

@@ -12,7 +12,7 @@ from lalia.checkpoints import text_lms
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.lm.architectures import ARCHITECTURES
-from lalia.nn.masks import Mask
+from lalia.nn.masks import Mask, Sight
 from lalia.nn.packed import pack_linears
 from lalia.nn.transformer import KVState, Transformer
 from lalia.streaming import State
@@ -133,6 +133,11 @@ class HF(Configurable, nn.Module):
         # The SpeechLM embeds; what is left here would be memory and dead parameters.
         self.model.set_input_embeddings(nn.Module())
         pack_linears(self.model)
+
+    @property
+    def sight(self) -> Sight:
+        """What its steps see; a model of transformers is causal."""
+        return self.model.sight if isinstance(self.model, Transformer) else Sight()
 
     @property
     def context(self) -> int | None:

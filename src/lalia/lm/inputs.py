@@ -24,11 +24,14 @@ class Lookup(Configuration):
     :param table: streams that name the same table share one vocabulary, and their heads predict over all of
         it (joint softmax); by default each stream has its own.
     :param tied_to: read the rows of that stream (two channels of one tokenizer).
+    :param absent: a codebook that has no code at a step, as before a delay has passed, enters by an embedding of its
+        own (Moshi's code 2048) rather than not at all.
     """
 
     table: str | None = None
     _: KW_ONLY
     tied_to: str | None = None
+    absent: bool = False
 
 
 class Table(nn.Module):
@@ -66,19 +69,20 @@ class Table(nn.Module):
 
 
 class Project(Configurable, nn.Module):
-    """Features enter through a linear map, or through two with a non-linearity between (LLaMA-Omni, SLAM-Omni)."""
+    """Features enter through a linear map, or through two with a non-linearity between (LLaMA-Omni, Mini-Omni)."""
 
     @dataclass(frozen=True)
     class Config(Configurable.Config):
         """How features are projected.
 
         :param hidden: size between two linear maps; a single map when not given.
+        :param activation: between the two; with ``swiglu`` the first map has a gate beside it (arXiv:2002.05202).
         :param norm: normalise the features first.
         """
 
         _: KW_ONLY
         hidden: int | None = None
-        activation: Literal["relu", "gelu", "silu"] = "relu"
+        activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
         norm: bool = False
 
         def tiny(self) -> "Project.Config":
@@ -88,7 +92,8 @@ class Project(Configurable, nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(kind.dim) if config.norm else nn.Identity()
         self.activation = config.activation
-        self.first = nn.Linear(kind.dim, config.hidden or dim)
+        gated = config.hidden is not None and config.activation == "swiglu"
+        self.first = nn.Linear(kind.dim, (config.hidden or dim) * (2 if gated else 1))
         self.second = nn.Linear(config.hidden, dim) if config.hidden else None
 
     def forward(self, features: Tensor) -> Tensor:
@@ -103,4 +108,7 @@ class Project(Configurable, nn.Module):
                 x = F.gelu(x)
             case "silu":
                 x = F.silu(x)
+            case "swiglu":
+                gate, value = x.chunk(2, dim=-1)
+                x = F.silu(gate) * value
         return self.second(x)

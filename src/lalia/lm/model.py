@@ -14,13 +14,15 @@ from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.layouts import Flat, Grid, Layout, Vocabulary
 from lalia.lm.generation import generate
-from lalia.lm.head import Head
+from lalia.lm.head import CellHead, Head
 from lalia.lm.heads import Linear
 from lalia.lm.hf import HF, take_rows
 from lalia.lm.inputs import Lookup, Project, Table
 from lalia.lm.sampling import Sampler
+from lalia.lm.weighing import Weight, apart
 from lalia.lm.wiring import Wiring
 from lalia.nn.dual_tower import DualTower
+from lalia.nn.masks import Mask
 from lalia.nn.transformer import Transformer
 from lalia.streaming import State
 from lalia.streams import Streams, StreamSpec
@@ -63,7 +65,7 @@ class SpeechLM(Configurable, nn.Module):
         sampler: Sampler = field(default_factory=Sampler)
 
         def tiny(self) -> "SpeechLM.Config":
-            # A tiny text is bytes, several to a token: six steps of each are about three times the units of speech. With
+            # A tiny text is bytes, several to a token: six steps of each are about three times the units. With
             # many more, nothing but blanks is learned for long.
             small: SpeechLM.Config = super().tiny()
             return replace(small, upsample=min(self.upsample, 6))
@@ -84,6 +86,7 @@ class SpeechLM(Configurable, nn.Module):
         self.aligned = _check_steps(config)
         """Whether its heads are aligned with the steps rather than predict the next ones."""
         self.backbone: Transformer | HF | DualTower = config.backbone.build()
+        _check_sight(self.backbone.sight.mask, self.aligned)
         dim = self.backbone.dim
         self.start = nn.Parameter(torch.zeros(dim))
         self.tables = nn.ModuleDict()
@@ -94,6 +97,14 @@ class SpeechLM(Configurable, nn.Module):
                 if isinstance(c, Project.Config)
             }
         )
+        self.absent = nn.ParameterDict(
+            {
+                s: nn.Parameter(0.02 * torch.randn(self.wiring.discrete(s).num_codebooks, dim))
+                for s, c in config.inputs.items()
+                if isinstance(c, Lookup) and c.absent
+            }
+        )
+        """What enters for a codebook that has no code at a step [K, D]."""
         self.heads = nn.ModuleDict()
         for name, streams in self.wiring.tables().items():
             self._build_table(name, streams, dim)
@@ -111,6 +122,18 @@ class SpeechLM(Configurable, nn.Module):
         """The head that predicts a stream."""
         head = self.heads[stream]
         assert isinstance(head, Head)
+        return head
+
+    def cell_head(self, stream: str) -> CellHead:
+        """The head of a stream whose cells can have weights.
+
+        :raises ConfigError: its loss is not one of cells.
+        """
+        head = self.heads[stream]
+        if not isinstance(head, CellHead):
+            raise ConfigError(
+                f"{type(head).__name__} has no loss for each cell of {stream!r}. Give the stream one weight, a number."
+            )
         return head
 
     def linear(self, stream: str) -> Linear:
@@ -145,6 +168,9 @@ class SpeechLM(Configurable, nn.Module):
                 x = x if present is None else x * present[:, 0, :, None]
             else:
                 x = self.tables[self.wiring.table_of(stream)](self.wiring.rows_of(stream), grid.values[stream], present)
+            if present is not None and stream in self.absent:
+                rows = self.absent[stream]
+                x = x + (~present).transpose(1, 2).to(rows.dtype) @ rows
             total = x if total is None else total + x
             if self.config.combine == "mean" and present is not None:
                 n = present.sum(dim=1)[..., None]
@@ -164,9 +190,7 @@ class SpeechLM(Configurable, nn.Module):
         """
         if self.aligned:
             x = self.embed(grid).to(self.start.dtype).repeat_interleave(self.config.upsample, dim=-2)
-            if state is None:
-                return self.backbone(x)
-            return self.backbone(x, grid.lengths * self.config.upsample, state)
+            return self._through(x, grid.lengths * self.config.upsample, state)
         if not first:
             assert state is not None, "steps that do not begin at 0 need the state of those before"
             return self.backbone(self.embed(grid).to(self.start.dtype), grid.lengths, state)
@@ -177,7 +201,22 @@ class SpeechLM(Configurable, nn.Module):
             return x[..., :0, :]
         if steps:
             x = torch.cat([x, self.embed(grid.steps(0, steps)).to(x.dtype)], dim=-2)
-        return self.backbone(x) if state is None else self.backbone(x, grid.lengths + 1, state)
+        return self._through(x, grid.lengths + (state is not None), state, grid)
+
+    def _through(self, x: Tensor, lengths: Tensor, state: State | None, grid: Grid | None = None) -> Tensor:
+        """The backbone from the first step on, told what its mask asks for."""
+        sight = self.backbone.sight
+        # Causality alone keeps padding at the end from the steps that count.
+        known = lengths if state is not None or sight.ends_late else None
+        prefix = self._given(grid) + 1 if grid is not None and sight.mask == "prefix" else None
+        return self.backbone(x, known, state, prefix=prefix)
+
+    def _given(self, grid: Grid) -> Tensor:
+        """How many steps of each row [B] come before the first in which something is predicted."""
+        predicted = torch.stack([grid.present(s).any(dim=1) for s in self.heads]).any(dim=0)
+        steps = torch.arange(grid.num_steps, device=predicted.device)
+        last = grid.lengths.to(predicted.device)
+        return torch.minimum(torch.where(predicted, steps, grid.num_steps).amin(dim=1), last)
 
     def nll(self, grid: Grid) -> dict[str, Tensor]:
         """Negative log-likelihood of every cell of every predicted stream [B, K, S] in nats; 0 where absent."""
@@ -189,29 +228,41 @@ class SpeechLM(Configurable, nn.Module):
         """The loss terms of all heads."""
         return tuple(term for stream in self.heads for term in self.head(stream).terms)
 
-    def counts(self, grid: Grid, streams: Streams | None = None) -> dict[str, float]:
-        """What each term of ``losses`` is to be divided by."""
-        return {t: n for s in self.heads for t, n in self.head(s).counts(grid, streams or {}).items()}
+    def counts(
+        self, grid: Grid, streams: Streams | None = None, cells: Mapping[str, Weight] | None = None
+    ) -> dict[str, float]:
+        """What each term of ``losses`` is to be divided by; parameters as there."""
+        counts: dict[str, float] = {}
+        for s in self.heads:
+            weight = (cells or {}).get(s)
+            known = (grid, streams or {})
+            counts |= self.head(s).counts(*known) if weight is None else self.cell_head(s).counts(*known, weight)
+        return counts
 
-    def losses(self, grid: Grid, streams: Streams | None = None) -> dict[str, Tensor]:
+    def losses(
+        self, grid: Grid, streams: Streams | None = None, cells: Mapping[str, Weight] | None = None
+    ) -> dict[str, Tensor]:
         """The sum of every loss term of every head.
 
         :param streams: those that have no cells in the grid (of aligned heads).
+        :param cells: weights of the cells of streams, where they differ.
         """
         hidden = self(grid)
-        return {
-            term: loss
-            for s in self.heads
-            for term, loss in self.head(s).losses(self.hidden_of(s, hidden), grid, streams or {}).items()
-        }
+        losses: dict[str, Tensor] = {}
+        for s in self.heads:
+            weight = (cells or {}).get(s)
+            known = (self.hidden_of(s, hidden), grid, streams or {})
+            losses |= self.head(s).losses(*known) if weight is None else self.cell_head(s).losses(*known, weight)
+        return losses
 
     def loss(
-        self, grid: Grid, weights: Mapping[str, float] | None = None, streams: Streams | None = None
+        self, grid: Grid, weights: Mapping[str, float | Weight] | None = None, streams: Streams | None = None
     ) -> dict[str, Tensor]:
         """The mean of every loss term, and their weighted sum as ``total``."""
-        counts = self.counts(grid, streams)
-        losses = {t: x / max(counts[t], 1) for t, x in self.losses(grid, streams).items()}
-        total = torch.stack([(weights or {}).get(s, 1.0) * x for s, x in losses.items()]).sum()
+        terms, cells = apart(weights or {})
+        counts = self.counts(grid, streams, cells)
+        losses = {t: x / (counts[t] or 1.0) for t, x in self.losses(grid, streams, cells).items()}
+        total = torch.stack([terms.get(s, 1.0) * x for s, x in losses.items()]).sum()
         return {**losses, "total": total}
 
     def pack(self, streams: Streams) -> Grid:
@@ -327,6 +378,14 @@ class SpeechLM(Configurable, nn.Module):
 def _key(stream: str) -> str:
     """A stream's name as that of a module, which has no dots."""
     return stream.replace(".", "/")
+
+
+def _check_sight(mask: Mask, aligned: bool) -> None:
+    """:raises ConfigError: steps see what they are to predict; or a prefix where nothing is predicted after it."""
+    if mask in ("block", "full") and not aligned:
+        raise ConfigError(f"With the mask {mask!r} a step sees the steps that it predicts. Use it with CTC heads only.")
+    if mask == "prefix" and aligned:
+        raise ConfigError("The mask 'prefix' shows what comes before the first prediction. Use 'full' with CTC heads.")
 
 
 def _check_steps(config: SpeechLM.Config) -> bool:

@@ -1,7 +1,7 @@
 """State: in which state of the dialogue the model is, read off its hidden states (Freeze-Omni, VITA, Flow-Omni)."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 from lalia.errors import ConfigError
 from lalia.layouts import Grid
-from lalia.lm.head import Ask, Head, discrete
-from lalia.streams import Streams, StreamSpec
+from lalia.lm.head import Ask, CellHead, Head, discrete
+from lalia.streams import StreamSpec
 
 __all__ = ["State"]
 
 
-class State(Head):
-    """A softmax over named states, each with a weight in the loss: some are rare and matter most.
+class State(CellHead):
+    """A softmax over named states. Some are rare and matter most: a stage can give each a ``Weight`` by its id.
 
     :raises ConfigError: there are not as many labels as codes.
     """
@@ -25,12 +25,9 @@ class State(Head):
     class Config(Head.Config):
         """
         :param labels: what the codes of the stream mean, in order.
-        :param weights: of each label in the loss; 1 where not given.
         """
 
         labels: tuple[str, ...]
-        _: KW_ONLY
-        weights: Mapping[str, float] | None = None
 
     def __init__(self, config: Config, *, stream: str, specs: Mapping[str, StreamSpec], dim: int, closed: bool) -> None:
         super().__init__()
@@ -44,16 +41,6 @@ class State(Head):
         self.out = nn.Linear(dim, kind.predicted_ids(0, closed=closed))
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
-        named = config.weights or {}
-        self._weights = [named.get(label, 1.0) for label in config.labels]
-        self._weights += [1.0] * (self.out.out_features - len(self._weights))
-
-    def counts(self, grid: Grid, streams: Streams) -> dict[str, float]:
-        return {self.stream: float(grid.num_cells(self.stream))}
-
-    def losses(self, hidden: Tensor, grid: Grid, streams: Streams) -> dict[str, Tensor]:
-        weight = torch.tensor(self._weights, device=hidden.device)[grid.values[self.stream]]
-        return {self.stream: (weight * self.nll(hidden, grid)).sum()}
 
     def nll(self, hidden: Tensor, grid: Grid) -> Tensor:
         present = grid.present(self.stream)[:, 0]

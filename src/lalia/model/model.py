@@ -1,5 +1,6 @@
 """A recipe with its parts: what a user holds."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lalia.audio import Audio, AudioLike
+from lalia.checkpoints.hub import name_of
 from lalia.errors import CheckpointError, ConfigError
 from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
@@ -19,7 +21,8 @@ from lalia.model.merged import on_the_clock
 from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.voices import find_voice
-from lalia.model.weights import load_tensors, tensors_of
+from lalia.model.weights import assign_tensors, load_tensors, tensors_of
+from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
@@ -42,6 +45,7 @@ class Model:
     :param recipe: what it is.
     :param learned: weights of its tokenizers, by stream (``Model.load`` gives them).
     :param identities: SHA-256 of the tokenizers with which it was trained.
+    :param lms: its language models, where they are built already.
     """
 
     def __init__(
@@ -50,10 +54,11 @@ class Model:
         *,
         learned: Mapping[str, Mapping[str, Tensor]] | None = None,
         identities: Mapping[str, str] | None = None,
+        lms: nn.ModuleDict | None = None,
     ) -> None:
         self.recipe = recipe
         self.specs = recipe.specs
-        self.lms = build_lms(recipe)
+        self.lms = build_lms(recipe) if lms is None else lms
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
         self.tokenizers = HeldTokenizers(recipe.streams, learned=learned, identities=identities)
         if self.vocoder is not None:
@@ -74,11 +79,16 @@ class Model:
         dtype: torch.dtype = torch.float32,
         trust: tuple[str, ...] = (),
     ) -> "Model":
-        """A model that ``save`` wrote.
+        """A model that ``save`` wrote, or one that others published in a form that lalia knows.
 
         :raises CheckpointError: the directory is not a model, incomplete, or of another version.
+        :raises WeightsError: it is a published one, but damaged, or a variant that lalia does not know.
         """
         folder = Path(folder)
+        if not (folder / DESCRIPTION).is_file():
+            published = recognise(folder)
+            if published is not None:
+                return cls._load_published(folder, published, device, dtype)
         recipe, more = read_description(folder, "recipe", trust=trust)
         if not isinstance(recipe, Recipe):
             raise CheckpointError(f"{folder / DESCRIPTION} holds no recipe. Name the directory of a model.")
@@ -86,6 +96,30 @@ class Model:
         model = cls(recipe, learned=learned, identities=more.get("tokenizers", {}))
         load_tensors(model.module, tensors, str(folder))
         model.module.to(device=device, dtype=dtype).eval()
+        return model
+
+    @classmethod
+    def _load_published(
+        cls, folder: Path, published: Published, device: str | torch.device, dtype: torch.dtype
+    ) -> "Model":
+        name = name_of(folder)
+        recipe = published.recipe(folder, name)
+        whole = nn.Module()
+        with torch.device("meta"):
+            whole.lms = lms = build_lms(recipe)
+        try:
+            tensors = published.tensors(folder)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise CheckpointError(
+                f"{folder} has weights of other sizes than it says ({reason}). Fetch it again."
+            ) from None
+        assign_tensors(whole, tensors, str(folder), device=device, dtype=dtype)
+        model = cls(recipe, lms=lms)
+        model.take_decoders()
+        model.module.to(device=device, dtype=dtype).eval()
+        if lacking := published.missing(name):
+            warnings.warn(lacking, stacklevel=3)
         return model
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -155,12 +189,8 @@ class Model:
 
     @property
     def speech_stream(self) -> str:
-        """The stream of speech that the model's first language model reads and predicts, or the first of all."""
-        predicted = [s for lm in self.recipe.lms.values() for s in lm.layout.streams if s in lm.heads]
-        for stream in (*predicted, *self.recipe.streams):
-            if stream in self.recipe.streams and self.recipe.streams[stream].sample_rate is not None:
-                return stream
-        raise ConfigError(f"Model {self.recipe.name!r} has no stream of speech. Choose another model.")
+        """The stream of speech that the model reads and predicts; see ``Recipe.speech_stream``."""
+        return self.recipe.speech_stream
 
     def voice(self, voice: int | str | None) -> int | None:
         """The number of a voice of the vocoder, given by number or by name.

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from lalia.checkpoints import hub
 from lalia.config import Configuration
+from lalia.device import device_of
 from lalia.errors import CheckpointError, WeightsError
 from lalia.model.model import Model
+from lalia.published import codec, recognise
 from lalia.store import DESCRIPTION, holds, read_description, read_weights, write_description, write_weights
 
-__all__ = ["bundled", "find", "load", "load_tokenizer", "open_tokenizer", "save_tokenizer"]
+__all__ = ["bundled", "find", "holds_tokenizer", "load", "load_tokenizer", "open_tokenizer", "save_tokenizer"]
 
 
 def bundled() -> dict[str, Path]:
@@ -31,6 +33,8 @@ def bundled() -> dict[str, Path]:
 def find(name: str | Path) -> Path:
     """The directory of a model: a bundled name, a path, or a hub id (``owner/name``).
 
+    It is one that lalia wrote, or a checkpoint that others published (``lalia.published``).
+
     :raises CheckpointError: there is no such model.
     :raises WeightsError: the hub does not have it, or cannot be reached.
     """
@@ -38,13 +42,16 @@ def find(name: str | Path) -> Path:
     if str(name) in models:
         return models[str(name)]
     path = Path(name).expanduser()
-    if (path / DESCRIPTION).is_file():
+    if path.is_dir() and _known(path):
         return path
     if path.is_dir():
         finished = sorted(path.glob(f"stages/*/*/{DESCRIPTION}"))
         if finished:
             raise CheckpointError(f"{path} is a run that has not ended. Name {finished[-1].parent} instead.")
-        raise CheckpointError(f"{path} has no {DESCRIPTION}. Name a directory that lalia wrote.")
+        raise CheckpointError(
+            f"{path} has no {DESCRIPTION}, and is no checkpoint of a published model that lalia knows. "
+            "Name a directory that lalia wrote, or one as Moshi or LLaMA-Omni were published."
+        )
     if path.exists():
         raise CheckpointError(f"{path} is a file. Name the directory of a model.")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) and not path.parent.exists():
@@ -59,26 +66,56 @@ def find(name: str | Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    try:
-        return hub.snapshot(name, offline=True, description=DESCRIPTION)
-    except WeightsError:
-        return hub.snapshot(name, description=DESCRIPTION)
+    for offline in (True, False):
+        try:
+            folder = hub.snapshot(name, offline=offline)
+            if _known(folder):
+                return folder
+        except WeightsError:
+            # A cache may have some of its files only.
+            if not offline:
+                raise
+    raise CheckpointError(
+        f"{name} on the hub is neither a model that lalia wrote nor a published one that it knows. Name another."
+    )
+
+
+def _known(folder: Path) -> bool:
+    described = (folder / DESCRIPTION).is_file()
+    return described or recognise(folder) is not None or codec(folder, hub.name_of(folder)) is not None
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a directory that ``find`` gave holds a tokenizer alone."""
+    if (folder / DESCRIPTION).is_file():
+        return holds(folder, "tokenizer")
+    return codec(folder, hub.name_of(folder)) is not None
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """A model by the name under which it is bundled, from a directory, or from the hub.
 
     :raises CheckpointError: there is no such model, or it is damaged.
+    :raises LaliaError: this machine has no such device.
     """
-    return Model.load(find(name), device=device, dtype=dtype)
+    place = device_of(device) if isinstance(device, str) else device
+    return Model.load(find(name), device=place or "cpu", dtype=dtype)
 
 
 def load_tokenizer(name: str | Path) -> Any:
-    """A tokenizer of speech: a model's (bundled or a directory), or one that was saved alone.
+    """A tokenizer of speech: a model's (bundled, a directory or published), or one that was saved or published alone.
 
     :raises LaliaError: there is none by that name.
     """
     folder = find(name)
+    if not (folder / DESCRIPTION).is_file():
+        name, published = hub.name_of(folder), recognise(folder)
+        config: Any = codec(folder, name)
+        if published is not None:
+            # Without the language models beside it.
+            recipe = published.recipe(folder, name)
+            config = recipe.streams[recipe.speech_stream].tokenizer
+        return config.build()
     if not holds(folder, "tokenizer"):
         model = Model.load(folder)
         return model.tokenizer(model.speech_stream)

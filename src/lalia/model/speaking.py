@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,11 +38,13 @@ class Reply:
     :param text: what the model says, where it has words for it; else empty.
     :param audio: how it says it; None where it was not asked for, or the model only writes.
     :param timings: ``first_audio_ms``, ``total_ms`` and ``rtf`` (seconds of work per second of speech).
+    :param streams: all that the answer consists of, and what it answers to.
     """
 
     text: str
     audio: Audio | None
     timings: Mapping[str, float]
+    streams: Streams = field(default_factory=dict, repr=False)
 
 
 def _parts(layout: Layout) -> list[Layout]:
@@ -152,8 +154,8 @@ def answer(
     """
     recipe, names = model.recipe, _streams(model)
     started = time.perf_counter()
-    listened = [s for s in names if recipe.streams[s].channel == "user"]
-    if not listened:
+    listened = [s for s in names if recipe.streams[s].channel == "user" or recipe.streams[s].text is not None]
+    if not any(recipe.streams[s].channel == "user" for s in listened):
         raise ConfigError(f"Model {recipe.name!r} listens to nobody: it has no stream of a user. Use lalia continue.")
     duplex = is_duplex(recipe)
     sound = _padded(question, seconds) if duplex else question
@@ -177,12 +179,12 @@ def answer(
     timings = {"first_audio_ms": 1000 * spent, "total_ms": 1000 * spent}
     if audio is not None and audio.seconds:
         timings["rtf"] = spent / audio.seconds
-    return Reply(text, audio, timings)
+    return Reply(text, audio, timings, _plain(made))
 
 
 def _text(model: "Model", made: Streams) -> str:
     for name, stream in model.recipe.streams.items():
-        if _is_text(model.recipe, name) and stream.channel is None and name in made:
+        if _is_text(model.recipe, name) and stream.channel is None and stream.text is None and name in made:
             tokenizer: Text = model.tokenizer(name)
             silent = {tokenizer.config.pad, tokenizer.config.end_of_pad, tokenizer.config.end}
             row = made[name].row(0)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from lalia.errors import CheckpointError
 
-__all__ = ["load_tensors", "tensors_of"]
+__all__ = ["assign_tensors", "load_tensors", "tensors_of"]
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -28,6 +29,48 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     :param where: what the tensors were read from, for the message.
     :raises CheckpointError: a tensor is missing, unknown or of another shape.
     """
+    _check(module, tensors, where)
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def assign_tensors(
+    module: nn.Module,
+    tensors: dict[str, Tensor],
+    where: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Like ``load_tensors``, for a module on the meta device: it gets the tensors themselves, and nothing is copied
+    that need not be.
+
+    :param tensors: emptied as they are taken, so that each is there once.
+    :param dtype: of parameters and buffers in floating point.
+    """
+    _check(module, tensors, where)
+    moved: dict[int, nn.Parameter] = {}
+    taken: set[int] = set()
+    for part_name, part in module.named_modules():
+        prefix = part_name + "." if part_name else ""
+        for name, p in part.named_parameters(recurse=False):
+            if id(p) not in moved:
+                made = tensors.pop(prefix + name).to(device=device, dtype=dtype).contiguous()
+                # One tensor for two parameters would be trained twice.
+                made = made.clone() if made.data_ptr() in taken else made
+                taken.add(made.data_ptr())
+                moved[id(p)] = nn.Parameter(made, requires_grad=p.requires_grad)
+            part._parameters[name] = moved[id(p)]
+        for name, b in part.named_buffers(recurse=False):
+            if prefix + name in tensors:
+                part._buffers[name] = tensors.pop(prefix + name).to(
+                    device=device, dtype=dtype if b.is_floating_point() else None
+                )
+
+
+def _check(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """
+    :raises CheckpointError: a tensor is missing, unknown or of another shape.
+    """
     wanted = tensors_of(module)
     for name, t in wanted.items():
         if name not in tensors or tensors[name].shape != t.shape:
@@ -38,4 +81,3 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     unknown = sorted(set(tensors) - set(wanted))
     if unknown:
         raise CheckpointError(f"{where} has weights {unknown[0]!r}, which the recipe does not know. Update lalia.")
-    module.load_state_dict(dict(tensors), strict=False)

@@ -21,7 +21,7 @@ from lalia.nn.transformer import Transformer
 from lalia.nn.windowed import WindowTransformer
 from lalia.streaming import State
 
-__all__ = ["SEANet", "SEANetDecoder", "SEANetEncoder"]
+__all__ = ["SEANet", "SEANetDecoder", "SEANetEncoder", "Snake"]
 
 _EPSILON = 1e-9
 

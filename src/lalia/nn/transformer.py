@@ -42,6 +42,7 @@ class Transformer(Configurable, nn.Module):
             in fairseq, which scales both up.
         :param rope_scaling: how RoPE is stretched to longer sequences.
         :param qk_norm: RMSNorm of each head's queries and keys (Qwen3).
+        :param final_norm: normalise what comes out of the last layer.
         :param bias: in every linear map; ``qkv_bias`` only in that of queries, keys and values (Qwen).
         :param dropout: on what each half of a block adds.
         :param attention_dropout: on attention weights; slow, as the fast kernels have none.
@@ -63,6 +64,7 @@ class Transformer(Configurable, nn.Module):
         rope_scaling: RopeScaling | None = None
         norm: Literal["rms", "layer"] = "rms"
         norm_eps: float = 1e-5
+        final_norm: bool = True
         activation: Literal["swiglu", "geglu", "gelu", "gelu_tanh", "relu"] = "swiglu"
         bias: bool = False
         qkv_bias: bool = False
@@ -120,10 +122,15 @@ class Transformer(Configurable, nn.Module):
         self.config = config
         self.dim = config.dim
         self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))
-        self.norm = norm_of(config)
+        self.norm = norm_of(config) if config.final_norm else nn.Identity()
         self.position_embedding = nn.Embedding(config.context, config.dim) if config.positions == "learned" else None
         self._table: Table | None = None
         self.reset_parameters()
+
+    @property
+    def sight(self) -> Sight:
+        """What its steps see."""
+        return self.config.sight
 
     def _layer(self, index: int) -> nn.Module:
         return Block(self.config, index)

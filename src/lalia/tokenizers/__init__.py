@@ -17,6 +17,7 @@ from lalia.tokenizers.mimi import Mimi
 from lalia.tokenizers.pitch_vq import PitchVQ
 from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
+from lalia.tokenizers.snac import SNAC
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.states import States
 from lalia.tokenizers.text import Text
@@ -24,6 +25,7 @@ from lalia.tokenizers.text import Text
 __all__ = [
     "DAC",
     "FSQ",
+    "SNAC",
     "Codec",
     "Durations",
     "EnCodec",

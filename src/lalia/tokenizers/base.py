@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lalia.audio import Audio
 from lalia.config import Configuration
@@ -14,7 +14,7 @@ from lalia.errors import ConfigError
 from lalia.streaming import State
 from lalia.streams import StreamSpec, TokenSequence
 
-__all__ = ["Fetched", "Learns", "Levelled", "SpeechTokenizer", "identity_of"]
+__all__ = ["Fetched", "Learns", "Levelled", "SpeechTokenizer", "heard", "identity_of", "load_all"]
 
 
 @runtime_checkable
@@ -90,6 +90,33 @@ class Fetched:
                 f"{type(self).__name__} got weights ({min(tensors)!r}), but fetches its own. "
                 "They are of another tokenizer."
             )
+
+
+def load_all(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a codec all its weights.
+
+    :raises ConfigError: they are of another codec; nothing is changed then.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors or name not in own or tensors[name].shape != own[name].shape:
+            got = tuple(tensors[name].shape) if name in tensors else "nothing"
+            wanted = tuple(own[name].shape) if name in own else "nothing"
+            raise ConfigError(f"The codec's {name} should be {wanted}, not {got}. It is of another codec.")
+    module.load_state_dict(dict(tensors))
+
+
+def heard(audio: Audio, sample_rate: int, *, streaming: bool) -> Audio:
+    """One channel at a tokenizer's rate.
+
+    :raises ConfigError: a stream came at another rate.
+    """
+    audio = audio.mono()
+    if not streaming:
+        return audio.to(sample_rate)
+    if audio.sample_rate != sample_rate:
+        raise ConfigError(f"A stream came at {audio.sample_rate} Hz. Resample it to {sample_rate} Hz as it comes.")
+    return audio
 
 
 def identity_of(config: Configuration, tensors: Mapping[str, Tensor], **more: Any) -> str:

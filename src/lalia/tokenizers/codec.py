@@ -20,7 +20,7 @@ from lalia.nn.seanet import SEANet
 from lalia.nn.stack import Stack, StackState
 from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
-from lalia.tokenizers.base import identity_of
+from lalia.tokenizers.base import identity_of, load_all
 
 __all__ = ["AnyQuantizer", "Codec", "CodecEncoderState", "CodecSynthesizer"]
 
@@ -112,13 +112,7 @@ class Codec(Configurable, nn.Module):
 
         :raises ConfigError: they are of another codec; nothing is changed then.
         """
-        own = self.weights()
-        for name in sorted(own.keys() | tensors.keys()):
-            if name not in tensors or name not in own or tensors[name].shape != own[name].shape:
-                got = tuple(tensors[name].shape) if name in tensors else "nothing"
-                wanted = tuple(own[name].shape) if name in own else "nothing"
-                raise ConfigError(f"The codec's {name} should be {wanted}, not {got}. It is of another codec.")
-        self.load_state_dict(dict(tensors))
+        load_all(self, tensors)
         self.__dict__.pop("identity", None)
 
     @torch.no_grad()

@@ -3,60 +3,32 @@
 A network of finite reach: it streams exactly, late by what it sees of the future.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lalia.audio import Audio
 from lalia.config import Configurable
 from lalia.nn.blocks import run_blocks
 from lalia.nn.fir import Field, FirState, init_fir
+from lalia.nn.snac import reach_of
 from lalia.streaming import State
 from lalia.streams import TokenSequence
+from lalia.tokenizers.fir_codec import FirEncoder, block_of
 from lalia.tokenizers.hf_codecs import HFCodec, HFCodecFacts, HFSynthesizer, known_facts
 
-__all__ = ["DAC", "DACState"]
-
-_BLOCK_SECONDS = 20.0
-
-_REACH = 3 * (1 + 3 + 9)
-"""Frames that the three residual units of a block see to each side."""
-
-
-def _reach(strides: tuple[int, ...]) -> int:
-    """Frames that encoder and decoder see to each side, with one to spare."""
-    step, samples = 1, 3.0
-    for stride in strides:
-        samples += _REACH * step
-        step *= stride
-        samples += step
-    return math.ceil((samples + 3 * step) / step) + 1
-
-
-def _block(config: Any) -> int:
-    """Most frames that are computed at once."""
-    return max(round(_BLOCK_SECONDS * config.sample_rate / config.hop), 1)
-
-
-@dataclass
-class DACState(State):
-    """``frames``: of the encoder; ``held`` [B, hop]: samples of a frame that is not whole, ``count`` [B] of them."""
-
-    frames: FirState
-    held: Tensor
-    count: Tensor
+__all__ = ["DAC"]
 
 
 class _DACSynthesizer(HFSynthesizer):
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
-        reach = _reach(config.strides)
-        self.field, self.block = Field(reach, reach, self.hop), _block(config)
+        reach = reach_of(config.strides)
+        self.field, self.block = Field(reach, reach, self.hop), block_of(self.sample_rate / self.hop)
 
     def assign(self, x: Tensor) -> Tensor:
         return self.quantizer(x)[1]  # type: ignore[no-any-return]
@@ -95,7 +67,7 @@ _PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class DAC(HFCodec):
+class DAC(HFCodec, FirEncoder):
     """Descript's codec (Improved RVQGAN, arXiv:2306.06546): 16 kHz, 50 frames a second, 12 codebooks of 1024.
 
     Other rates are ``descript/dac_24khz`` and ``descript/dac_44khz``. What it learned is fetched, never copied into a
@@ -147,48 +119,14 @@ class DAC(HFCodec):
             """The half that speaks, untrained and without fetching anything."""
             return _DACSynthesizer(self, self.model(pretrained=False)).requires_grad_(False)
 
+    def __init__(self, config: Config) -> None:
+        """
+        :raises WeightsError: the weights cannot be had, or are of another architecture.
+        """
+        super().__init__(config)
+        reach = reach_of(config.strides)
+        self.field = Field(reach, reach, 1)
+
     @staticmethod
     def make_synthesizer(config: Any, model: Any) -> HFSynthesizer:
         return _DACSynthesizer(config, model)
-
-    @property
-    def field(self) -> Field:
-        """What the encoder sees, in frames."""
-        reach = _reach(self.config.strides)
-        return Field(reach, reach, 1)
-
-    def init_state(self, batch_size: int) -> DACState:
-        """An empty stream for each row."""
-        like = torch.zeros(1, 1, self.hop, device=self.device)
-        held = torch.zeros(batch_size, self.hop, device=self.device)
-        return DACState(init_fir(self.field, like, batch_size), held, torch.zeros(batch_size, dtype=torch.long))
-
-    @torch.no_grad()
-    def encode(self, audio: Audio, state: DACState | None = None, *, final: bool = False) -> TokenSequence:
-        """See ``Codec.encode``; frames come when what they see of the future is there."""
-        audio = self.heard(audio, state is not None)
-        rows = []
-        for b, n in enumerate(audio.lengths.tolist()):
-            sound = audio.samples[b, 0, :n].to(self.device)
-            if state is not None:
-                sound = torch.cat([state.held[b, : int(state.count[b])], sound])
-            if final or state is None:
-                sound = F.pad(sound, (0, -len(sound) % self.hop))
-            whole = len(sound) // self.hop * self.hop
-            if state is not None:
-                left = sound[whole:]
-                state.held[b, : len(left)] = left
-                state.count[b] = len(left)
-            rows.append(sound[:whole].view(-1, self.hop))
-        codes, lengths = run_blocks(
-            lambda x, _: self.quantize(x.flatten(1)[:, None]).transpose(1, 2),
-            self.field,
-            nn.utils.rnn.pad_sequence(rows, batch_first=True),
-            torch.tensor([len(row) for row in rows], device=self.device),
-            None if state is None else state.frames,
-            final=final,
-            block=_block(self.config),
-        )
-        if codes.ndim == 2:  # nothing is certain yet
-            codes = torch.zeros(len(audio), 0, self.config.used)
-        return TokenSequence(codes.transpose(1, 2).long().cpu(), lengths.cpu())

@@ -18,6 +18,7 @@ from lalia.errors import ConfigError
 from lalia.nn.whole import WholeState, collect, init_whole
 from lalia.streaming import State
 from lalia.streams import TokenSequence, pad_batch
+from lalia.tokenizers.base import heard
 from lalia.tokenizers.hf_codecs import HFCodec, HFCodecFacts, HFSynthesizer, known_facts
 
 __all__ = ["EnCodec"]
@@ -139,7 +140,7 @@ class EnCodec(HFCodec):
     @torch.no_grad()
     def encode(self, audio: Audio, state: WholeState | None = None, *, final: bool = False) -> TokenSequence:
         """See ``Codec.encode``; of a stream, everything comes at its end."""
-        audio = self.heard(audio, state is not None)
+        audio = heard(audio, self.sample_rate, streaming=state is not None)
         sound, lengths = audio.samples.to(self.device), audio.lengths.to(self.device)
         books = self.config.used
         if state is not None:

@@ -188,6 +188,7 @@ class Features(Configurable, nn.Module):
     :param stack: frames put side by side.
     :param pool: frames averaged before that.
     :param dim: width of one frame, where neither the encoder's name nor its architecture tells it.
+    :param at_least: in seconds; of a shorter recording the silence behind it is heard too, as by Whisper (30 s).
     """
 
     @dataclass(frozen=True)
@@ -198,6 +199,7 @@ class Features(Configurable, nn.Module):
         stack: int = 1
         pool: int = 1
         dim: int | None = None
+        at_least: float = 0.0
         windows: Windows = field(default_factory=Windows)
         pretrained: bool = True
         architecture: Mapping[str, Any] | None = None
@@ -257,6 +259,8 @@ class Features(Configurable, nn.Module):
         :param final: no more audio follows.
         :returns: [B, T, stack * D], T = ceil(N / 320 / pool / stack).
         """
+        if self.config.at_least and (state is None or final):
+            audio = self._filled(audio, state)
         features = self.encoder.encode(audio, state.encoder if state else None, final=final)
         rows = []
         for b in range(len(features)):
@@ -269,3 +273,15 @@ class Features(Configurable, nn.Module):
             stacked = frames.reshape(-1, self.config.stack * frames.shape[1])
             rows.append(TokenSequence(stacked[None], torch.tensor([len(stacked)])))
         return pad_batch(rows)
+
+    def _filled(self, audio: Audio, state: FeaturesState | None) -> Audio:
+        """The last of a recording with the silence that makes it long enough."""
+        audio = audio.mono() if state is not None else audio.mono().to(self.sample_rate)
+        needed = round(self.config.at_least * self.sample_rate)
+        before = [0] * len(audio)
+        if state is not None:
+            before = [o + len(s) for o, s in zip(state.encoder.origin, state.encoder.samples, strict=True)]
+        lengths = (needed - torch.tensor(before)).to(audio.lengths).maximum(audio.lengths)
+        said = torch.arange(audio.samples.shape[2], device=audio.samples.device) < audio.lengths[:, None, None]
+        more = max(int(lengths.max()) - audio.samples.shape[2], 0)
+        return Audio(F.pad(audio.samples * said, (0, more)), audio.sample_rate, lengths)

@@ -153,16 +153,6 @@ class HFCodec(Fetched, Configurable, nn.Module):
         codes = self.synthesizer.assign(self.encoder(samples))
         return codes[:, : self.config.used]
 
-    def heard(self, audio: Audio, streaming: bool) -> Audio:
-        audio = audio.mono()
-        if not streaming:
-            return audio.to(self.sample_rate)
-        if audio.sample_rate != self.sample_rate:
-            raise ConfigError(
-                f"A stream came at {audio.sample_rate} Hz. Resample it to {self.sample_rate} Hz as it comes."
-            )
-        return audio
-
     def decode(self, codes: TokenSequence, state: State | None = None, *, final: bool = False) -> Audio:
         """Codes [B, k, T] of the first k codebooks to audio [B, 1, T * hop]; see ``Codec.decode``."""
         return self.synthesizer.decode(codes, state, final=final)

@@ -9,7 +9,6 @@ from torch import nn
 
 from lalia.audio import Audio
 from lalia.checkpoints import fetch, mimi
-from lalia.checkpoints.tensors import read_config, read_tensors
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.nn.quantize_parts import SplitResidualVQ
@@ -21,39 +20,6 @@ from lalia.tokenizers.base import Fetched, identity_of
 from lalia.tokenizers.codec import Codec, CodecEncoderState, CodecSynthesizer
 
 __all__ = ["Mimi"]
-
-_PUBLISHED: Mapping[str, Any] = {
-    "sampling_rate": 24000,
-    "audio_channels": 1,
-    "hidden_size": 512,
-    "num_filters": 64,
-    "num_residual_layers": 1,
-    "upsampling_ratios": (8, 6, 5, 4),
-    "kernel_size": 7,
-    "last_kernel_size": 3,
-    "residual_kernel_size": 3,
-    "dilation_growth_rate": 2,
-    "use_causal_conv": True,
-    "pad_mode": "constant",
-    "compress": 2,
-    "trim_right_ratio": 1.0,
-    "codebook_size": 2048,
-    "vector_quantization_hidden_dimension": 256,
-    "num_quantizers": 32,
-    "num_semantic_quantizers": 1,
-    "use_conv_shortcut": False,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-    "head_dim": None,
-    "intermediate_size": 2048,
-    "hidden_act": "gelu",
-    "norm_eps": 1e-5,
-    "sliding_window": 250,
-    "rope_theta": 10000.0,
-    "frame_rate": None,
-}
-"""kyutai/mimi; also what ``MimiConfig`` of transformers says where a configuration is silent."""
 
 _ONLY = {
     "audio_channels": 1,
@@ -74,7 +40,8 @@ class Mimi(Fetched, Configurable, nn.Module):
     @dataclass(frozen=True)
     class Config(Configurable.Config):
         """
-        :param name: a directory or a hub id.
+        :param name: a directory or a hub id: of a Mimi, or of a model that speaks with it and has it beside its weights
+            (``kyutai/moshiko-pytorch-bf16``).
         :param num_codebooks: K; the first of those that there are (32).
         :param pretrained: load the weights; otherwise random ones, the same each time.
         :param architecture: the model's ``config.json`` as a mapping, where it is not that of kyutai/mimi.
@@ -87,7 +54,7 @@ class Mimi(Fetched, Configurable, nn.Module):
         architecture: Mapping[str, Any] | None = None
 
         def __post_init__(self) -> None:
-            most = self._facts["num_quantizers"]
+            most = self.most_codebooks
             if not 1 <= self.num_codebooks <= most:
                 raise ConfigError(f"Mimi gives 1 to {most} codebooks, not {self.num_codebooks}. Set num_codebooks.")
             for name, value in _ONLY.items():
@@ -119,7 +86,12 @@ class Mimi(Fetched, Configurable, nn.Module):
             rope = given.get("rope_parameters") or {}
             if "rope_theta" in rope:
                 given["rope_theta"] = rope["rope_theta"]
-            return {name: given[name] if given.get(name) is not None else v for name, v in _PUBLISHED.items()}
+            return {name: given[name] if given.get(name) is not None else v for name, v in mimi.PUBLISHED.items()}
+
+        @property
+        def most_codebooks(self) -> int:
+            """How many there are."""
+            return int(self._facts["num_quantizers"])
 
         @property
         def codec(self) -> Codec.Config:
@@ -130,7 +102,8 @@ class Mimi(Fetched, Configurable, nn.Module):
                 num_layers=f["num_hidden_layers"],
                 num_heads=f["num_attention_heads"],
                 num_kv_heads=f["num_key_value_heads"],
-                head_dim=f["head_dim"],
+                # A configuration may say what is so anyhow.
+                head_dim=None if f["head_dim"] == dim // f["num_attention_heads"] else f["head_dim"],
                 dim=dim,
                 ffn_dim=f["intermediate_size"],
                 window=f["sliding_window"],
@@ -188,14 +161,18 @@ class Mimi(Fetched, Configurable, nn.Module):
         self.spec, self.sample_rate = shape.spec, shape.sample_rate
         if config.pretrained:
             folder = fetch(config.name)
-            if not _alike(config, read_config(folder)):
+            said = mimi.config(folder)
+            if said is None:
+                raise WeightsError(f"{config.name!r} holds no Mimi. Name kyutai/mimi, or a folder that does.")
+            if not _alike(config, said):
                 raise WeightsError(
                     f"{config.name!r} has another shape than was asked for. Give its config.json as architecture."
                 )
             assert isinstance(shape.quantizer, SplitResidualVQ.Config)
             books = {"num_semantic": shape.quantizer.num_semantic, "num_codebooks": shape.quantizer.num_codebooks}
             try:
-                self.codec.load_weights(mimi.state_dict(read_tensors(folder), **books))
+                tensors = {name: t.float() for name, t in mimi.tensors(folder).items()}
+                self.codec.load_weights(mimi.state_dict(tensors, **books))
             except ConfigError as error:
                 raise WeightsError(f"{config.name!r} cannot be loaded. {error}") from None
         self.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""Text tokens: any Hugging Face tokenizer."""
+"""Text tokens: any Hugging Face tokenizer, or a unigram model of SentencePiece."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -12,12 +12,16 @@ from lalia.checkpoints import fetch
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
+from lalia.tokenizers import sentencepiece
 from lalia.tokenizers.base import identity_of
 
 __all__ = ["BYTES", "Text", "TextDecoder"]
 
 BYTES = "bytes"
 """The name of the tokenizer that needs no files: ids 0 to 255 are the bytes of UTF-8."""
+
+_HUGGING_FACE = ("tokenizer.json", "tokenizer_config.json")
+"""A folder with one of these has a tokenizer that transformers opens, whatever it was made of."""
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a sequence of bytes that is no whole character decodes to."""
@@ -29,7 +33,8 @@ class Text(Configurable):
     @dataclass(frozen=True)
     class Config(Configurable.Config):
         """
-        :param name: known weights, a directory or a hub id; ``bytes`` for UTF-8 as it is.
+        :param name: known weights, a directory or a hub id, of a Hugging Face tokenizer or of SentencePiece's
+            ``.model``; ``bytes`` for UTF-8 as it is.
         :param vocabulary_size: rows of the model's table (often more than the tokenizer has words).
         :param end: the id that ends a text.
         :param rate: tokens per second where the text keeps time with speech (Moshi's inner monologue).
@@ -80,8 +85,11 @@ class Text(Configurable):
             return _Bytes()
         # A folder need not hold a model too.
         path = Path(name).expanduser() if Path(name).expanduser().is_dir() else fetch(name)
+        alone = sorted(path.glob("*.model")) if not any((path / n).is_file() for n in _HUGGING_FACE) else []
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = sentencepiece.read(alone[0]) if alone else AutoTokenizer.from_pretrained(path)
+        except WeightsError:
+            raise
         except Exception as error:  # noqa: BLE001  what a damaged file can raise is not part of any interface
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise WeightsError(f"{name!r} has no tokenizer that can be read ({reason}). Name another.") from None

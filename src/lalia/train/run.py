@@ -9,7 +9,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from lalia.config import Configuration, to_dict
-from lalia.errors import LaliaError, OutputError, RecipeError
+from lalia.device import device_of
+from lalia.errors import OutputError, RecipeError
 from lalia.folders import output_folder
 from lalia.model import Model
 from lalia.nn.lora import merge_lora, merged
@@ -25,7 +26,7 @@ from lalia.training import Trainer, TrainStage, checkpoint
 from lalia.training.distributed import broadcast, is_main, process_group
 from lalia.vocoders import GriffinLim
 
-__all__ = ["claim", "device_of", "train"]
+__all__ = ["claim", "train"]
 
 _FIT_SECONDS = 1800.0
 """Of recordings that Griffin-Lim's spectra are taken from."""
@@ -117,22 +118,6 @@ def _silent(text: str) -> None:
 def _learns(tokenizer: Configuration) -> bool:
     """Whether a tokenizer is more than its configuration and weights of others."""
     return hasattr(getattr(tokenizer, "owner", None), "weights")
-
-
-def device_of(device: str | None) -> torch.device | None:
-    """A device by name; None where none is named.
-
-    :raises LaliaError: this machine does not have it.
-    """
-    if device is None:
-        return None
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise LaliaError(f"The device {device!r} cannot be used ({reason}). Give cpu, or leave it out.") from None
-    return chosen
 
 
 def _check_stage(recipe: Recipe, stage: str) -> None:

@@ -1,12 +1,15 @@
 """Stages: what is trained, for how long, in which order."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 from torch import nn
 
 from lalia.config import Configuration
+from lalia.lm import SpeechLM
 from lalia.nn.lora import Lora, LoraLinear, add_lora, merge_lora
+from lalia.streams import StreamSpec
 from lalia.training.loop import Trainer
 from lalia.training.tasks import Parts, PredictTokens, Prepared, StageData, Task, TrainPart, TrainVocoder
 from lalia.vocoders import Vocoder
@@ -45,9 +48,15 @@ class TrainStage(Configuration):
         lora = None if self.lora is None else self.lora.tiny()
         return replace(self, task=self.task.tiny(), trainer=trainer, lora=lora)
 
-    def check(self, recipe: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+    def check(
+        self,
+        recipe: str,
+        lms: Mapping[str, SpeechLM.Config],
+        vocoder: Vocoder.Config | None,
+        specs: Mapping[str, StreamSpec],
+    ) -> None:
         """:raises RecipeError: the stage trains what is not there."""
-        self.task.check(f"Recipe {recipe!r}, stage {self.name!r}", lms, vocoder)
+        self.task.check(f"Recipe {recipe!r}, stage {self.name!r}", lms, vocoder, specs)
 
     def freeze(self, module: nn.Module) -> None:
         """Leave only the parameters of this stage trainable, its adapters among them; those of others are merged.

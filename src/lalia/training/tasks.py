@@ -10,7 +10,8 @@ from torch import nn
 
 from lalia.config import Configuration
 from lalia.errors import DataError, RecipeError
-from lalia.lm import Graph, SpeechLM
+from lalia.lm import Graph, SpeechLM, Weight
+from lalia.streams import StreamSpec
 from lalia.tokenizers import Mel
 from lalia.training.analysis import Analysis, analysis_of
 from lalia.training.distributed import rank, world_size
@@ -68,10 +69,17 @@ class Task(Configuration):
         """Objective and batches over the parts and data."""
 
     @abstractmethod
-    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+    def check(
+        self,
+        where: str,
+        lms: Mapping[str, SpeechLM.Config],
+        vocoder: Vocoder.Config | None,
+        specs: Mapping[str, StreamSpec],
+    ) -> None:
         """Refuse to train what is not there.
 
         :param where: the recipe and the stage, for the message.
+        :param specs: of all streams of the recipe.
         :raises RecipeError: the part does not exist, or cannot be trained so.
         """
 
@@ -81,7 +89,7 @@ class PredictTokens(Task):
     """Next-token prediction by one language model.
 
     :param lm: which; the only one when not given.
-    :param weights: of the loss of single streams.
+    :param weights: of the loss of single streams, and of their cells where these differ; 1 where not given.
     :param max_tokens: of a global batch, padding included.
     :param micro_tokens: of what is computed at once.
     :param max_length: of an utterance.
@@ -91,7 +99,7 @@ class PredictTokens(Task):
 
     lm: str | None = None
     _: KW_ONLY
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float | Weight] = field(default_factory=dict)
     max_tokens: int = 16384
     micro_tokens: int | None = None
     max_length: int | None = 3072
@@ -100,13 +108,36 @@ class PredictTokens(Task):
 
     def tiny(self) -> "PredictTokens":
         interleave = None if self.interleave is None else self.interleave.tiny()
-        return replace(self, max_tokens=4096, micro_tokens=None, max_length=4096, interleave=interleave)
+        weights = {term: w.tiny() if isinstance(w, Weight) else w for term, w in self.weights.items()}
+        return replace(
+            self, weights=weights, max_tokens=4096, micro_tokens=None, max_length=4096, interleave=interleave
+        )
 
-    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+    def check(
+        self,
+        where: str,
+        lms: Mapping[str, SpeechLM.Config],
+        vocoder: Vocoder.Config | None,
+        specs: Mapping[str, StreamSpec],
+    ) -> None:
         if (self.lm is None and len(lms) != 1) or (self.lm is not None and self.lm not in lms):
             raise RecipeError(
                 f"{where} trains LM {self.lm!r}, but there is {', '.join(lms) or 'none'}. Name one of them."
             )
+        lm = lms[self.lm or next(iter(lms))]
+        known = {**specs, **lm.layout.all_specs(specs)}
+        for term, weight in self.weights.items():
+            # A head may have more terms than one, which are named after its stream.
+            if term not in lm.heads and term.rpartition(".")[0] not in lm.heads:
+                raise RecipeError(
+                    f"{where} weighs {term!r}, but the LM predicts {', '.join(lm.heads)}. Name one of them."
+                )
+            if isinstance(weight, Weight) and not weight.even:
+                if term not in lm.heads or not lm.heads[term].weighs_cells:
+                    raise RecipeError(
+                        f"{where} weighs cells of {term!r}, whose loss is not one of cells. Give a number."
+                    )
+                weight.check(where, term, known[term])
 
     def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
         graph = Graph({n: lm for n, lm in parts.lms.items() if isinstance(lm, SpeechLM)})
@@ -157,7 +188,13 @@ class TrainVocoder(Task):
             self, gan=self.gan.tiny(), seconds=0.5, batch_size=2, micro_batch_size=None, voices=self.voices[:2]
         )
 
-    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+    def check(
+        self,
+        where: str,
+        lms: Mapping[str, SpeechLM.Config],
+        vocoder: Vocoder.Config | None,
+        specs: Mapping[str, StreamSpec],
+    ) -> None:
         last = vocoder.vocoder if isinstance(vocoder, Chain.Config) else vocoder
         if not isinstance(last, UnitVocoder.Config | MelVocoder.Config):
             kind = "there is none" if last is None else f"it is {last.owner.__name__}"
@@ -224,7 +261,13 @@ class TrainPart(Task):
             voices=self.voices[:2],
         )
 
-    def check(self, where: str, lms: tuple[str, ...], vocoder: Vocoder.Config | None) -> None:
+    def check(
+        self,
+        where: str,
+        lms: Mapping[str, SpeechLM.Config],
+        vocoder: Vocoder.Config | None,
+        specs: Mapping[str, StreamSpec],
+    ) -> None:
         made = vocoder.makes if isinstance(vocoder, Chain.Config) else ("audio",) if vocoder is not None else ()
         if self.makes not in made:
             raise RecipeError(

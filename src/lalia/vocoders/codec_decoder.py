@@ -23,7 +23,7 @@ class CodecDecoder(Vocoder):
     as those of the untrained codec; ``take`` gives them the weights of a trained one.
 
     :param stream: the stream of codes; it may have fewer codebooks than the codec.
-    :param codec: the configuration of the codec: ``Codec``, ``Mimi``, ``EnCodec`` or ``DAC``.
+    :param codec: the configuration of the codec: ``Codec``, ``Mimi``, ``SNAC``, ``EnCodec`` or ``DAC``.
     """
 
     @dataclass(frozen=True)

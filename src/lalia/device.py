@@ -1,0 +1,23 @@
+"""Where models run."""
+
+import torch
+
+from lalia.errors import LaliaError
+
+__all__ = ["device_of"]
+
+
+def device_of(device: str | None) -> torch.device | None:
+    """A device by name; None where none is named.
+
+    :raises LaliaError: this machine does not have it.
+    """
+    if device is None:
+        return None
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise LaliaError(f"The device {device!r} cannot be used ({reason}). Give cpu, or leave it out.") from None
+    return chosen
