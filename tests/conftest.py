@@ -124,6 +124,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     recipe = find("mini-gslm").tiny()
     tokenizer: Any = recipe.streams["units"].tokenizer.build()  # type: ignore[attr-defined]
+    # Centres drawn by lot, as if learned.
+    tokenizer.load_weights(dict(tokenizer.named_buffers(recurse=False)))
     folder = tmp_path_factory.mktemp("tiny")
     Model(recipe, learned={"units": tokenizer.weights()}, identities={"units": tokenizer.identity}).save(folder)
     return folder
@@ -167,6 +169,8 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocoder = replace(recipe.vocoder, dim=8, ffn_dim=8, num_layers=1)  # type: ignore[type-var, call-arg]
     recipe = replace(recipe, streams={"units": stream}, lms={"ulm": replace(lm, backbone=backbone)}, vocoder=vocoder)
     tokenizer: Any = stream.tokenizer.build()  # type: ignore[attr-defined]
+    # Centres drawn by lot, as if learned.
+    tokenizer.load_weights(dict(tokenizer.named_buffers(recurse=False)))
     folder = tmp_path_factory.mktemp("light")
     Model(recipe, learned={"units": tokenizer.weights()}, identities={"units": tokenizer.identity}).save(folder)
     return folder

@@ -440,7 +440,7 @@ def test_export_joins_two_runs(runs: dict[str, Any], tmp_path: Path) -> None:
 def test_export_refuses_what_does_not_fit(runs: dict[str, Any], tmp_path: Path) -> None:
     export = module("export").export
     lm = runs["lm"]
-    lm.identities = {"units": "of other units"}
+    lm.identities["units"] = "of other units"
     lm.save(tmp_path / "other units")
     with pytest.raises(CheckpointError, match="different units"):
         export(tmp_path / "vocoder", tmp_path / "other units", tmp_path / "model")

@@ -420,17 +420,11 @@ def test_without_the_recordings_there_is_no_sound_to_learn(shards: Path, tmp_pat
 def test_without_its_tokenizer_a_model_says_that_it_cannot_listen(shards: Path, clip: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(shards, tmp_path / "copy"))
     shutil.rmtree(copy / "tokenizers")
-    centroids = load_file(shards / "tokenizers" / "units" / "model.safetensors")["centroids"]
     told: list[str] = []
     run = train(_without_vocoder_stages(), [copy], tmp_path / "run", tiny=True, overrides=QUICK, tell=told.append)
     assert any("the model cannot listen" in line for line in told)
-    # Units that were never fitted are drawn at random: here they happen to be the same.
-    assert load(run).tokenizer("units").identity
-    with torch.no_grad():
-        centroids += 1
-    model = Model(load(run).recipe, identities={"units": "0" * 64})
-    with pytest.raises(CheckpointError, match="The tokenizer of stream 'units' is"):
-        model.score(clip)
+    with pytest.raises(CheckpointError, match=r"The tokenizer of stream 'units' is .* was not beside its data"):
+        load(run).score(clip)
 
 
 def test_recipes_that_do_not_fit(shards: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.recipe import Stream, slices_of
 from lalia.streams import Discrete, Streams, TokenSequence
-from lalia.tokenizers import Durations, Text, align_text, pool_by_runs
+from lalia.tokenizers import Durations, States, Text, align_text, pool_by_runs
 
 __all__ = ["Listener"]
 
@@ -49,6 +49,7 @@ class Listener:
         *,
         text: str | None = None,
         words: Words | None = None,
+        levels: Mapping[str, float] | None = None,
     ) -> Streams:
         """Streams of one row.
 
@@ -56,6 +57,7 @@ class Listener:
         :param names: which streams; all when not given. Those that they are made along come with them.
         :param text: of the model's own channel.
         :param words: its words with their times, for streams that keep time.
+        :param levels: of the speaker, for streams that are relative to one; that of the recording when not given.
         :raises DataError: a stream needs a text or its times, and there is none.
         """
         made: Streams = {}
@@ -66,6 +68,10 @@ class Listener:
             if isinstance(tokenizer, Text):
                 made[name] = self._text(name, stream, tokenizer, made, text, words)
                 continue
+            if isinstance(tokenizer, States):
+                assert stream.aligned_to is not None
+                made[name] = tokenizer.along(made[stream.aligned_to])
+                continue
             if isinstance(tokenizer, Durations):
                 assert stream.per_run_of is not None
                 made[name] = tokenizer.per_run(made[stream.per_run_of])
@@ -73,7 +79,8 @@ class Listener:
             key = (stream.tokenizer, stream.channel)
             if key not in codes:
                 # Streams that are slices of one tokenizer's codebooks hear once.
-                codes[key] = tokenizer.encode(_at(sounds[stream.channel], tokenizer.sample_rate))
+                level = {"level": levels[name]} if levels and name in levels else {}
+                codes[key] = tokenizer.encode(_at(sounds[stream.channel], tokenizer.sample_rate), **level)
             tokens = codes[key]
             if stream.codebooks is not None:
                 first, stop = stream.codebooks

@@ -43,8 +43,8 @@ class Stream(Configuration):
         and fine codes); all when not given.
     :param per_run_of: a stream without repeats: this one then has one token for each of its runs, made of all frames
         of the run (pGSLM's durations and pitch).
-    :param aligned_to: a stream with a clock: the text then keeps time with it, each word beginning at the frame at
-        which it is said (Moshi's inner monologue).
+    :param aligned_to: a stream with a clock: a text then keeps time with it, each word beginning at the frame at
+        which it is said (Moshi's inner monologue), and states are those of its frames (Flow-Omni).
     :param text: what it always holds, whatever is said: a part of a prompt, with names of special tokens read as these.
     """
 

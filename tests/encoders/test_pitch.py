@@ -140,7 +140,10 @@ def test_praat_hears_the_same(tracker: PitchTracker) -> None:
     for file in files:
         audio = Audio.load(file, sample_rate=RATE, mono=True, seconds=8.0)
         f0 = tracker.encode(audio).values[0, :, 0]
-        pitch = parselmouth.Sound(audio.samples[0, 0].double().numpy(), RATE).to_pitch_ac(0.02, 50.0, pitch_ceiling=550)
+        sound = parselmouth.Sound(audio.samples[0, 0].double().numpy(), RATE)
+        # The first of these recordings hums, which Praat takes for a voice at 60 Hz, and the tracker leaves out.
+        sound = parselmouth.praat.call(sound, "Filter (stop Hann band)...", 0.0, 80.0, 40.0)
+        pitch = sound.to_pitch_ac(0.02, 50.0, pitch_ceiling=550)
         theirs = torch.tensor([pitch.get_value_at_time((t + 0.5) / 50) for t in range(len(f0))]).nan_to_num()
         both = (f0 > 0) & (theirs > 0)
         assert float(((f0 > 0) == (theirs > 0)).float().mean()) > 0.8

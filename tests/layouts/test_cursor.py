@@ -21,7 +21,7 @@ def codes(*ids: int, times: list[float] | None = None) -> TokenSequence:
     return TokenSequence(torch.tensor(ids, dtype=torch.long).reshape(1, 1, -1), torch.tensor([len(ids)]), times=at)
 
 
-def say(cursor: Cursor, *values: int) -> list[Laid]:
+def say(cursor: Cursor, *values: int | torch.Tensor) -> list[Laid]:
     """Answer the next step, choosing the first candidate where there is a choice."""
     assert cursor.step is not None
     cells = [slot.cells[0] if isinstance(slot, Choice) else slot for slot in cursor.step if slot is not None]
@@ -58,6 +58,33 @@ def test_the_other_codebooks_of_an_end_are_dropped() -> None:
     cursor = Cursor(Parallel(("codes",)), SPECS, {})
     assert [i.cell for i in say(cursor, 9, 2, 2)] == [Cell("codes", 0, 0)]
     assert cursor.step is None
+
+
+def test_streams_that_end_together() -> None:
+    """Features have no end of their own; a stream that is ahead of them says when they are over."""
+    layout = Concat((Flat("text"), Parallel(("units", "heard"), delays=(0, 1), together={"heard": "units"})))
+    cursor, frame = Cursor(layout, SPECS, {"text": codes(1)}, complete=["text"]), torch.zeros(4)
+    while (step := cursor.known_step()) is not None:
+        cursor.lay(step)
+    for t in range(2):
+        assert cursor.step == (Cell("units", 0, t), Cell("heard", 0, t - 1) if t else None)
+        say(cursor, 3, *([frame] if t else []))
+    say(cursor, 20, frame)
+    # Two units, and two frames: the end of the units is none.
+    assert cursor.step is None
+    with pytest.raises(LayoutError, match="'heard' together with 'units', which is not ahead of it"):
+        list(layout_of(delays=(1, 1)))
+    for wrong in ({"x": "units"}, {"heard": "x"}):
+        with pytest.raises(LayoutError, match="Name two of its streams that end"):
+            Parallel(("units", "heard"), together=wrong)
+    with pytest.raises(LayoutError, match="which do not end"):
+        Parallel(("units", "heard"), together={"heard": "units"}, closed=False)
+
+
+def layout_of(delays: tuple[int, int]) -> list[Cell | Choice]:
+    """The first step of two streams that end together."""
+    layout = Parallel(("units", "heard"), delays=delays, together={"heard": "units"})
+    return [slot for slot in Cursor(layout, SPECS, {}).step or () if slot is not None]
 
 
 def test_a_limit_stops_a_stream_and_the_plan_goes_on() -> None:

@@ -67,6 +67,9 @@ def parts(draw: st.DrawFn, streams: tuple[str, ...], number: int) -> Layout:
     makers += [parallel, lambda: Chunks({s: draw(st.integers(1, 5)) for s in streams}, closed=closed)]
     if all(codebooks(s) == 1 and isinstance(SPECS[s].kind, Discrete) for s in streams):
         makers += [lambda: Merge(streams, closed=closed), lambda: Switch(streams, marker=f"switch{number}")]
+        if len(streams) > 2:
+            beside = {streams[0]: streams[1:2], streams[2]: streams[3:]}
+            makers.append(lambda: Switch(streams[::2][:2], marker=f"switch{number}", beside=beside))
     return draw(st.sampled_from(makers))()
 
 

@@ -33,6 +33,7 @@ from lalia.lm import (
 )
 from lalia.lm.graph import hidden_spec
 from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence
+from lalia.tokenizers import States
 from lalia.training.objectives.next_token import NextToken
 
 OWN = Transformer.Config(num_layers=2, num_heads=2, dim=16, ffn_dim=32)
@@ -347,6 +348,29 @@ def test_a_frame_that_is_the_last_ends_its_stream() -> None:
     with torch.no_grad():
         head.stop.bias.fill_(-1.0)
     assert collect(lm.generate(limits={"mel": 9}))["mel"].num_tokens == 9
+
+
+def test_a_stream_of_states_learns_when_frames_are_over() -> None:
+    """As many frames as the text says, from 2 to 5: whether there is one more is a stream of its own."""
+    layout = Concat((Flat("text"), Parallel(("state", "mel"), delays=(0, 1), together={"mel": "state"})))
+    lm = build(
+        layout,
+        {"text": Lookup(), "state": Lookup(), "mel": Project.Config()},
+        {"state": Linear.Config(), "mel": Flow.Config(num_layers=1, dim=16, steps=2, stops=False)},
+        {**SPECS, "state": States.Config(rate=50.0).spec},
+    )
+    counts, states = [2, 3, 4, 5], States.Config(rate=50.0).build()
+    text = codes([[n] for n in counts])
+    optimizer = torch.optim.Adam(lm.parameters(), 1e-2)
+    for _ in range(200):
+        # Other frames each time: they tell nothing about how many there are.
+        mel = replace(frames(counts), values=0.1 * torch.randn(4, 5, 5))
+        optimizer.zero_grad()
+        lm.loss(lm.pack({"text": text, "mel": mel, "state": states.along(mel)}))["total"].backward()
+        optimizer.step()
+    greedy = Sampler(Sampling(temperature=0.0))
+    made = collect(lm.generate({"text": text}, sampler=greedy, limits={"mel": 20, "state": 20}))
+    assert made["mel"].lengths.tolist() == made["state"].lengths.tolist() == counts
 
 
 def test_a_flow_learns_where_frames_lie() -> None:

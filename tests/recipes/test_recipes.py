@@ -16,11 +16,11 @@ import torch
 from lalia.audio import Audio
 from lalia.config import from_dict, to_dict
 from lalia.data import Manifest, Utterance, Word, discover, tokenize_corpus
-from lalia.model import Model, save_tokenizer
+from lalia.model import Model
 from lalia.recipe import Recipe
 from lalia.recipes import find, names
 from lalia.train.conversations import make_conversations
-from lalia.train.material import TOKENIZERS, Material
+from lalia.train.material import Material
 from lalia.train.preparing import RecipeStreams
 from lalia.training import Trainer, TrainStage
 from lalia.training.gradients import mean_losses
@@ -46,10 +46,9 @@ def material(recordings: list[Path], tmp_path_factory: pytest.TempPathFactory) -
         if len(recipe.channels) > 1:
             manifest = make_conversations(manifest, folder / "conversations", sample_rate=16000)
         maker = RecipeStreams(recipe)
+        maker.learn(manifest)
         tokenize_corpus(manifest, maker, folder)
-        for name in maker.names:
-            if hasattr(maker.tokenizer(name), "weights"):
-                save_tokenizer(maker.tokenizer(name), folder / TOKENIZERS / name)
+        maker.save(folder)
         return Material.open([folder])
 
     return make

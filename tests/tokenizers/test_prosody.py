@@ -224,7 +224,7 @@ def test_style_is_units_of_a_second() -> None:
     config = Style.Config("hubert", layer=2).tiny()
     style: Style = config.build()
     assert isinstance(style, SSLUnits)
-    assert style.spec == config.spec == StreamSpec(kind=Discrete(50), frame_rate=1.0)
+    assert style.spec == config.spec == StreamSpec(kind=Discrete(10), frame_rate=1.0)
     assert Style.Config("hubert").spec.kind == Discrete(100)
     recordings = [Audio(torch.randn(RATE * 30) * 0.1, RATE), talk(30.0)]
     style.fit(recordings)

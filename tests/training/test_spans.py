@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lalia.errors import ConfigError
+from lalia.layouts import Switch
 from lalia.streams import Discrete, StreamSpec, TokenSequence
 from lalia.training import Interleave
 from lalia.training.crops import cut_time
@@ -43,11 +44,36 @@ def test_each_moment_is_speech_or_text() -> None:
     assert len(seen) > 5
 
 
+def test_what_goes_with_speech_is_there_from_the_beginning_of_each_span() -> None:
+    """Pitch that began before a span of speech begins it; none comes while there is text."""
+    pitch = TokenSequence(torch.tensor([[[5, 6, 7]]]), torch.tensor([3]), torch.tensor([[7, 3, 10]]))
+    specs = {**SPECS, "pitch": UNITS}
+    interleave = Interleave("speech", "text", first_words=(1, 1), second_words=(1, 1), beside=("pitch",))
+    seen = set()
+    for seed in range(8):
+        made = interleave({"speech": speech(), "text": text(), "pitch": pitch}, specs, random.Random(seed))
+        assert made["pitch"].times is not None
+        first = int(made["speech"].values[0, 0, 0]) // 2
+        # Words 0, 2, 4 or 1, 3 are spoken, from 0.4 s each; 6 sounds from 0.7 to 1 s, so within words 1 and 2.
+        found = [*zip(made["pitch"].values[0, 0].tolist(), made["pitch"].times[0].tolist(), strict=True)]
+        wanted = [[(5, 0.0), (6, 0.8), (7, 1.0), (7, 1.6)], [(5, 0.4), (6, 0.7), (7, 1.2)]][first]
+        assert found == [(code, pytest.approx(at)) for code, at in wanted]
+        seen.add(first)
+        layout = Switch(("speech", "text"), beside={"speech": ("pitch",)})
+        assert layout.pack(made, specs).num_steps == sum(made[s].num_tokens for s in made) + 5 + 1
+    assert seen == {0, 1}
+
+
 def test_without_times_it_stays_speech() -> None:
     untimed = TokenSequence(text().values, text().lengths)
     made = Interleave("speech", "text")({"speech": speech(), "text": untimed}, SPECS, random.Random(0))
     assert made["speech"].values.tolist() == speech().values.tolist()
     assert made["text"].num_tokens == 0
+    beside = {"speech": speech(), "pitch": speech(), "text": untimed}
+    made = Interleave("speech", "text", beside=("pitch",))(beside, {**SPECS, "pitch": UNITS}, random.Random(0))
+    assert made["pitch"].values.tolist() == speech().values.tolist()
+    assert made["pitch"].times is not None
+    assert made["pitch"].times.tolist() == made["speech"].times.tolist()  # type: ignore[union-attr]
 
 
 def test_spans_have_words() -> None:

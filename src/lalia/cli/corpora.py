@@ -16,6 +16,7 @@ from lalia.folders import output_folder
 
 if TYPE_CHECKING:
     from lalia.audio import Audio
+    from lalia.data import Utterance
 
 __all__ = ["fit_codec", "fit_units", "tokenize"]
 
@@ -36,21 +37,41 @@ def tokenize(
     """A corpus to token shards with a manifest; run it again to resume."""
     from lalia.data import discover, tokenize_corpus
     from lalia.model import load_tokenizer, save_tokenizer
-    from lalia.train import TOKENIZERS
+    from lalia.train import TOKENIZERS, begun_with, learn, level_of
 
     if not re.fullmatch(r"[A-Za-z]\w*", stream):
         raise ConfigError(f"The stream name {stream!r} cannot be used. Take letters, digits and _, a letter first.")
     manifest = discover(paths)
     made = load_tokenizer(tokenizer)
+    home = output / TOKENIZERS / stream
+    begun_with(home, made)
+    if world > 1 and not getattr(made, "fitted", True):
+        raise ConfigError(f"The tokenizer {tokenizer} has learned nothing yet. Let one process begin, without --world.")
+
+    def load(u: "Utterance") -> "Audio":
+        return u.load(sample_rate=made.sample_rate)
+
     with output_folder(output, keep=lambda: world > 1):
+        if learn(made, manifest, load, stream):
+            tell(f"Fitted {type(made).__name__} on the recordings")
+            if not home.exists():
+                save_tokenizer(made, home)
         with progress("Tokenizing", "s") as report:
             done = tokenize_corpus(
-                manifest, made, output, stream=stream, num_workers=workers, rank=rank, world=world, progress=report
+                manifest,
+                made,
+                output,
+                stream=stream,
+                level=level_of(made, manifest, load),
+                num_workers=workers,
+                rank=rank,
+                world=world,
+                progress=report,
             )
         if not done.done and done.complete:
             raise DataError(_nothing(done.total, [f"{s.path} {s.reason}" for s in done.skipped]))
         if rank == 0:
-            save_tokenizer(made, output / TOKENIZERS / stream)
+            save_tokenizer(made, home)
     _tell_skipped([f"{s.path}: {s.reason}" for s in done.skipped])
     pace = f" at {1 / done.real_time_factor:.0f} x real time" if done.real_time_factor else ""
     skipped = f"; {len(done.skipped)} skipped (see report.json)" if done.skipped else ""

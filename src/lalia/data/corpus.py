@@ -7,6 +7,7 @@ the same files as one run in peace.
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from lalia.audio import Audio
 from lalia.config import to_dict
@@ -76,8 +79,10 @@ class Maker(Protocol):
 class _OneStream:
     """A tokenizer as a maker."""
 
-    def __init__(self, tokenizer: Tokenizer, stream: str, name: str | None) -> None:
-        self.tokenizer, self.stream = tokenizer, stream
+    def __init__(
+        self, tokenizer: Tokenizer, stream: str, name: str | None, level: Callable[[Utterance], float | None] | None
+    ) -> None:
+        self.tokenizer, self.stream, self.level = tokenizer, stream, level
         self.info = {stream: info_of(tokenizer, name)}
 
     def load(self, u: Utterance) -> Audio:
@@ -86,7 +91,11 @@ class _OneStream:
     def encode(self, loaded: Sequence[tuple[Utterance, Audio]]) -> list[TokenRow | Skipped]:
         # A batch of one may be hours long: not to be copied.
         items = [audio for _, audio in loaded]
-        tokens = self.tokenizer.encode(Audio.batch(items) if len(items) > 1 else items[0])
+        options: dict[str, Any] = {}
+        if self.level is not None:
+            found_levels = [self.level(u) for u, _ in loaded]
+            options["level"] = torch.tensor([math.nan if x is None else x for x in found_levels])
+        tokens = self.tokenizer.encode(Audio.batch(items) if len(items) > 1 else items[0], **options)
         found: list[TokenRow | Skipped] = []
         for b, (u, audio) in enumerate(loaded):
             row = tokens.row(b)
@@ -125,6 +134,7 @@ def tokenize_corpus(
     *,
     stream: str = "units",
     name: str | None = None,
+    level: Callable[[Utterance], float | None] | None = None,
     batch_seconds: float = 120.0,
     shard_seconds: float = 3600.0,
     shard_rows: int = 2048,
@@ -141,6 +151,7 @@ def tokenize_corpus(
     :param tokenizer: of one stream, or a maker of several.
     :param stream: the name of the stream in the shards, where there is one.
     :param name: of the tokenizer, for people; the name of its class when not given.
+    :param level: gives what the tokenizer of one stream takes as ``level``: that of who speaks.
     :param batch_seconds: sound per batch, padding included.
     :param shard_seconds: sound per shard, at most: what a crash can cost.
     :param shard_rows: utterances per shard, at most.
@@ -157,7 +168,7 @@ def tokenize_corpus(
     if not 0 <= rank < world:
         raise DataError(f"This is rank {rank} of {world}. Count ranks from 0.")
     target = make_folder(folder)
-    maker: Maker = tokenizer if hasattr(tokenizer, "info") else _OneStream(tokenizer, stream, name)  # type: ignore[arg-type, assignment]
+    maker: Maker = tokenizer if hasattr(tokenizer, "info") else _OneStream(tokenizer, stream, name, level)  # type: ignore[arg-type, assignment]
     job = _Job(target, maker, _slices(manifest, shard_seconds, shard_rows))
 
     present = job.present()

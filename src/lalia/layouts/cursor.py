@@ -54,6 +54,7 @@ class Cursor:
             if name not in all_specs:
                 raise LayoutError(f"Stream {name!r} is not in the layout, which has {', '.join(all_specs)}. Fix it.")
         ends = layout.ends(specs)
+        self._together = layout.ends_with
         self._end_ids = {n: s.kind.end_id for n, s in all_specs.items() if n in ends and isinstance(s.kind, Discrete)}
         self._lengths = {n: int(k.lengths[0]) for n, k in known.items()}
         self._codes: dict[str, list[list[int]]] = {n: k.values[0].tolist() for n, k in known.items() if k.discrete}
@@ -103,18 +104,25 @@ class Cursor:
         ended: set[tuple[str, int]] = set()
         for (stream, codebook, t), value, last in laid:
             if last:
-                self._extent.end(stream, t + 1)
+                self._end(stream, t + 1)
             code = value if isinstance(value, int) else None
             # Before the end of what is known, the id of the end is an ordinary token.
             if codebook == 0 and code is not None and code == self._end_ids.get(stream):
                 if t >= self._lengths.get(stream, 0):
                     ended.add((stream, t))
-                    self._extent.end(stream, t)
+                    self._end(stream, t)
             self._extent.record(Cell(stream, codebook, t), code)
         self.step = next(self._plan, None)
         if not ended:
             return list(laid)
         return [i for i in laid if i.cell.codebook == 0 or (i.cell.stream, i.cell.t) not in ended]
+
+    def _end(self, stream: str, length: int) -> None:
+        """The stream has ``length`` tokens, and so have those that end with it."""
+        self._extent.end(stream, length)
+        for other, leader in self._together.items():
+            if leader == stream:
+                self._end(other, length)
 
 
 def grid_of(rows: Sequence[Sequence[Sequence[Laid]]], specs: Mapping[str, StreamSpec]) -> Grid:

@@ -1,7 +1,7 @@
 """The layouts whose order depends on how many tokens there are. Each is its ``plan``; all else is derived."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 from lalia.errors import LayoutError
 from lalia.layouts.cells import Cell, Extent, Step
@@ -54,17 +54,25 @@ class Parallel(Layout):
         none means 0 everywhere.
     :param closed: whether streams end by a token, rather than with the session. The token is in codebook 0,
         so that no other codebook of its stream may be ahead of it.
+    :param together: streams that end where another does, which must be ahead of them: ``{"mel": "state"}``.
     """
 
     parallel: tuple[str, ...]
     _: KW_ONLY
     delays: tuple[int, ...] = ()
     closed: bool = True
+    together: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if any(d < 0 for d in self.delays):
             raise LayoutError(f"Parallel has delays {self.delays}. Give none below 0.")
+        for stream, other in self.together.items():
+            if stream not in self.parallel or other not in self.parallel or not self.closed:
+                raise LayoutError(
+                    f"Parallel ends {stream!r} together with {other!r}, but has {', '.join(self.parallel)}"
+                    f"{'' if self.closed else ', which do not end'}. Name two of its streams that end."
+                )
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -73,6 +81,10 @@ class Parallel(Layout):
     @property
     def ending(self) -> frozenset[str]:
         return frozenset(self.streams if self.closed else ())
+
+    @property
+    def ends_with(self) -> Mapping[str, str]:
+        return self.together
 
     def plan(self, extent: Extent) -> Iterator[Step]:
         columns = [(s, k) for s in self.parallel for k in range(extent.num_codebooks(s))]
@@ -102,6 +114,11 @@ class Parallel(Layout):
                 raise LayoutError(
                     f"Parallel delays codebook {k} of {stream!r} by {d}, and codebook 0, which ends the stream, by "
                     f"{first}. Delay codebook 0 least, or set closed=False."
+                )
+            if stream in self.together and d <= delays[columns.index((self.together[stream], 0))]:
+                raise LayoutError(
+                    f"Parallel ends {stream!r} together with {self.together[stream]!r}, which is not ahead of it. "
+                    f"Delay {stream!r} more."
                 )
         return delays
 
@@ -163,6 +180,10 @@ class Concat(Layout):
     @property
     def ending(self) -> frozenset[str]:
         return frozenset().union(*(p.ending for p in self.parts))
+
+    @property
+    def ends_with(self) -> Mapping[str, str]:
+        return {n: other for p in self.parts for n, other in p.ends_with.items()}
 
     @property
     def markers(self) -> Mapping[str, Discrete]:

@@ -45,6 +45,11 @@ class Layout(Configuration):
         return frozenset(self.streams)
 
     @property
+    def ends_with(self) -> Mapping[str, str]:
+        """Streams that end, in generation, where another does, by that one's name; features have no other sign."""
+        return {}
+
+    @property
     def markers(self) -> Mapping[str, Discrete]:
         """Streams that the layout itself adds, such as the switches between speech and text."""
         return {}

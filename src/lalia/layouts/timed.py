@@ -1,7 +1,7 @@
 """The layouts whose order depends on when tokens happen: ``Merge`` and ``Switch``."""
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
 
@@ -63,15 +63,33 @@ class Switch(Layout):
     The spans follow the times of the tokens: give streams whose tokens take turns. A row in which only one
     stream has tokens needs no times. The marker stream holds which stream opens (its index in
     ``switched``), and its end closes everything.
+
+    :param beside: streams that share the spans of one, merged with it in the order in which their tokens happen
+        (SpiRit-LM expressive: ``{"speech": ("style", "pitch")}``); at one time they come first, in this order.
     """
 
     switched: tuple[str, ...]
     _: KW_ONLY
     marker: str = "switch"
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.beside:
+            if name not in self.switched:
+                raise LayoutError(
+                    f"Switch merges {', '.join(self.beside[name])} with {name!r}, but its spans are of "
+                    f"{', '.join(self.switched)}. Name one of these."
+                )
 
     @property
     def streams(self) -> tuple[str, ...]:
-        return (self.marker, *self.switched)
+        return (self.marker, *self.switched, *(s for others in self.beside.values() for s in others))
+
+    def span(self, which: int) -> tuple[str, ...]:
+        """The streams of a span, in the order in which they come at one time."""
+        name = self.switched[which]
+        return (*self.beside.get(name, ()), name)
 
     @property
     def ending(self) -> frozenset[str]:
@@ -94,65 +112,62 @@ class Switch(Layout):
 
     def _mark_row(self, streams: Streams, specs: Mapping[str, StreamSpec], b: int) -> Streams:
         times = self._times(streams, specs, b)
+        parts = [(i, name) for i in range(len(self.switched)) for name in self.span(i)]
         # Of tokens at one time, those of the open span come first, as in ``plan``.
         spans: list[tuple[int, float]] = []
-        place, current = [0] * len(times), -1
-        while any(p < len(t) for p, t in zip(place, times, strict=True)):
-            waiting = (i for i, t in enumerate(times) if place[i] < len(t))
-            i = min(waiting, key=lambda i: (times[i][place[i]], i != current, i))
+        place, current = dict.fromkeys(times, 0), -1
+        while waiting := [(i, name) for i, name in parts if place[name] < len(times[name])]:
+            i, name = min(waiting, key=lambda part: (times[part[1]][place[part[1]]], part[0] != current))
             if i != current:
-                spans.append((i, times[i][place[i]]))
+                spans.append((i, times[name][place[name]]))
                 current = i
-            place[i] += 1
+            place[name] += 1
         marker = TokenSequence(
             torch.tensor([i for i, _ in spans], dtype=torch.long).reshape(1, 1, -1),
             torch.tensor([len(spans)]),
             times=torch.tensor([x for _, x in spans], dtype=torch.float64).reshape(1, -1),
         )
         out = {self.marker: marker}
-        for name, at in zip(self.switched, times, strict=True):
+        for name, at in times.items():
             out[name] = replace(streams[name].row(b), times=torch.tensor(at, dtype=torch.float64).reshape(1, -1))
         return out
 
-    def _times(self, streams: Streams, specs: Mapping[str, StreamSpec], b: int) -> list[list[float]]:
+    def _times(self, streams: Streams, specs: Mapping[str, StreamSpec], b: int) -> dict[str, list[float]]:
         """When the tokens of each stream begin."""
-        lengths = [int(streams[s].lengths[b]) for s in self.switched]
-        out = []
-        for name, n in zip(self.switched, lengths, strict=True):
+        lengths = {s: int(streams[s].lengths[b]) for s in self.streams if s != self.marker}
+        out = {}
+        for name, n in lengths.items():
             times = times_of(streams[name], specs[name], b)
             at = [x for t in range(n) if (x := times.at(t)) is not None]
-            if len(at) < n < sum(lengths):
+            if len(at) < n < sum(lengths.values()):
                 raise LayoutError(
                     f"Stream {name!r} has no times, so Switch cannot tell its spans. Give TokenSequence.times."
                 )
             # Alone, its tokens come one after another, whenever that may be.
-            out.append(at if len(at) == n else [float(t) for t in range(n)])
+            out[name] = at if len(at) == n else [float(t) for t in range(n)]
         return out
 
     def plan(self, extent: Extent) -> Iterator[Step]:
-        _single(extent, self.switched, "Switch")
-        t = dict.fromkeys(self.switched, 0)
+        _single(extent, self.streams[1:], "Switch")
+        t = dict.fromkeys(self.streams[1:], 0)
         mark = Cell(self.marker, 0, 0)
         if not extent.reaches(self.marker, 0):
             return
         yield (mark,)
         while (which := extent.value(self.marker, mark.t)) < len(self.switched):
-            stream, mark = self.switched[which], mark._replace(t=mark.t + 1)
-            if not extent.reaches(stream, t[stream]):
-                # Only in generation: what the model wants to go on with may not.
-                return
+            own, mark = self.span(which), mark._replace(t=mark.t + 1)
             opened = False
             while True:
-                here = Cell(stream, 0, t[stream])
-                goes_on = extent.reaches(stream, here.t)
+                here = tuple(Cell(s, 0, t[s]) for s in own if extent.reaches(s, t[s]))
                 # A span holds at least one token; from then on, either it goes on or the next marker comes.
                 turns = opened and extent.reaches(self.marker, mark.t)
-                if not goes_on and not turns:
+                if not here and not turns:
+                    # Only in generation: what the model wants to go on with may not.
                     return
-                chosen = yield from _next(extent, (here,) * goes_on + (mark,) * turns)
+                chosen = yield from _next(extent, here + (mark,) * turns)
                 if chosen == mark:
                     break
-                t[stream] += 1
+                t[chosen.stream] += 1
                 opened = True
 
 

@@ -92,21 +92,28 @@ def generate(
 
 
 def collect(parts: Iterator[Streams]) -> Streams:
-    """All that ``generate`` yields, joined along time."""
-    pieces: dict[str, list[list[Tensor]]] = {}
+    """All that ``generate`` yields, joined along time, with ``times`` where the parts have them."""
+    pieces: dict[str, list[list[TokenSequence]]] = {}
     for part in parts:
         for name, tokens in part.items():
             rows = pieces.setdefault(name, [[] for _ in range(len(tokens))])
             for b, n in enumerate(tokens.lengths.tolist()):
                 if n:
-                    rows[b].append(tokens.values[b, :, :n] if tokens.discrete else tokens.values[b, :n])
+                    rows[b].append(tokens.row(b))
     out: Streams = {}
     for name, rows in pieces.items():
-        example = next(v for r in rows for v in r)
-        axis = 0 if example.is_floating_point() else 1
-        joined = [torch.cat(r, dim=axis) if r else example.narrow(axis, 0, 0) for r in rows]
-        out[name] = pad_batch([TokenSequence(v[None], torch.tensor([v.shape[axis]])) for v in joined])
+        nothing = next(t for r in rows for t in r).cut(0, 0)
+        out[name] = pad_batch([_joined(r or [nothing]) for r in rows])
     return out
+
+
+def _joined(pieces: Sequence[TokenSequence]) -> TokenSequence:
+    """Pieces of one row, one after another."""
+    values = torch.cat([t.values for t in pieces], dim=2 if pieces[0].discrete else 1)
+    times = [t.times for t in pieces if t.times is not None]
+    return TokenSequence(
+        values, torch.stack([t.lengths for t in pieces]).sum(0), times=torch.cat(times, dim=1) if times else None
+    )
 
 
 def _start(

@@ -65,9 +65,10 @@ class SpeechLM(Configurable, nn.Module):
         sampler: Sampler = field(default_factory=Sampler)
 
         def tiny(self) -> "SpeechLM.Config":
-            # A tiny text is bytes, of which there are several to a token.
+            # A tiny text is bytes, several to a token: six steps of each are about three times the units. With
+            # many more, nothing but blanks is learned for long.
             small: SpeechLM.Config = super().tiny()
-            return replace(small, upsample=min(self.upsample, 8))
+            return replace(small, upsample=min(self.upsample, 6))
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec]) -> None:
         """Build every part.

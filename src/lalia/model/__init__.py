@@ -8,7 +8,7 @@ from lalia.model.held import HeldTokenizers
 from lalia.model.model import Model
 from lalia.model.scoring import Scores
 from lalia.model.shelf import bundled, find, holds_tokenizer, load, load_tokenizer, open_tokenizer, save_tokenizer
-from lalia.model.speaking import Reply
+from lalia.model.speaking import Reply, is_duplex
 
 __all__ = [
     "Continuation",
@@ -19,6 +19,7 @@ __all__ = [
     "bundled",
     "find",
     "holds_tokenizer",
+    "is_duplex",
     "load",
     "load_tokenizer",
     "open_tokenizer",

@@ -52,15 +52,18 @@ class HeldTokenizers:
         config = self.streams[stream].tokenizer
         if config not in self._built:
             tokenizer: Any = config.build()  # type: ignore[attr-defined]
-            if config in self._learned:
+            if self._learned.get(config):
                 tokenizer.load_weights(self._learned[config])
             self._built[config] = tokenizer
         found = self._built[config]
         expected = self.identities.get(stream)
         if expected is not None and getattr(found, "identity", expected) != expected:
+            cure = "Fetch the encoder again."
+            if not getattr(found, "fitted", True):
+                cure = "What that had learned was not beside its data: train on data with their tokenizers."
             raise CheckpointError(
                 f"The tokenizer of stream {stream!r} is {found.identity[:12]}, but the model was trained with "
-                f"{expected[:12]}. Fetch the encoder again."
+                f"{expected[:12]}. {cure}"
             )
         return found
 
@@ -72,9 +75,10 @@ class HeldTokenizers:
             first.setdefault(stream.tokenizer, name)
         return {first[config]: tensors for config, tensors in self._learned.items()}
 
-    def has_learned(self, stream: str) -> bool:
-        """Whether what a stream's tokenizer learned is here."""
-        return self.streams[stream].tokenizer in self._learned
+    @property
+    def learned_of_all(self) -> dict[str, Mapping[str, Tensor]]:
+        """What was learned, by every stream."""
+        return {n: self._learned[s.tokenizer] for n, s in self.streams.items() if s.tokenizer in self._learned}
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -17,6 +17,7 @@ from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
 from lalia.model.continuation import Continuation, Speaker, continue_speech
 from lalia.model.held import HeldTokenizers
+from lalia.model.merged import on_the_clock
 from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.voices import find_voice
@@ -60,6 +61,8 @@ class Model:
         self.lms = build_lms(recipe) if lms is None else lms
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
         self.tokenizers = HeldTokenizers(recipe.streams, learned=learned, identities=identities)
+        if self.vocoder is not None:
+            self.vocoder.adopt(self.tokenizers.learned_of_all)
         self.module.eval()
 
     def __repr__(self) -> str:
@@ -237,7 +240,7 @@ class Model:
         :raises ConfigError: the model has no vocoder, or not that voice.
         """
         vocoder, speaker = self._vocoder(), self.voice(voice)
-        whole = self.listener.join(streams, vocoder.reads)
+        whole = on_the_clock(self.listener.join(streams, vocoder.reads), vocoder, self.specs)
         with torch.inference_mode():
             made = vocoder.decode({n: whole[n].to(_device(vocoder)) for n in vocoder.reads}, speaker=speaker)
         return Audio(made.samples.cpu(), made.sample_rate, made.lengths.cpu())
@@ -261,7 +264,12 @@ class Model:
     def resynthesize(self, audio: AudioLike, *, voice: int | str | None = None) -> Audio:
         """To tokens and back: what the model hears, in its own voice."""
         self.voice(voice)
-        return self.decode(self.encode(audio), voice=voice)
+        reads = self._vocoder().reads
+        if set(reads) <= {self.speech_stream}:
+            return self.decode(self.encode(audio), voice=voice)
+        recording = self.hear(audio)
+        heard = self.listener.hear({self.recipe.streams[s].channel: recording for s in reads}, reads)
+        return self.decode({s: heard[s] for s in reads}, voice=voice)
 
     def continue_(
         self,

@@ -1,14 +1,16 @@
 """Generation through all language models of a recipe, in the order in which they run."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
+from lalia.layouts import Switch
+from lalia.layouts.extent import times_of
 from lalia.lm import CTC, Graph, Sampler, SpeechLM, collect
 from lalia.lm.generation import HIDDEN
 from lalia.lm.graph import HIDDEN_SUFFIX
-from lalia.streams import Discrete, Streams, TokenSequence
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
 
 __all__ = ["Wanted", "join_tokens", "produce"]
 
@@ -38,6 +40,9 @@ def produce(
 ) -> Streams:
     """Known streams of one row with what the language models make of them.
 
+    Streams that are laid by time come back with ``times``: those of the known tokens in seconds, and later ones that
+    tell the order in which the others were made.
+
     :param known: prompts and questions.
     :param complete: streams of which nothing more comes.
     :param temperature: of every stream that is sampled; the recipe's settings when not given.
@@ -51,6 +56,8 @@ def produce(
                 streams[feeder + HIDDEN_SUFFIX] = _hidden(graph, feeder, streams)
         done |= {s for s in lm.layout.streams if s.endswith(HIDDEN_SUFFIX)}
         own = {s: streams[s] for s in lm.layout.streams if s in streams}
+        if lm.layout.timed:
+            streams |= {s: _timed(t, lm.specs[s]) for s, t in own.items()}
         if lm.aligned:
             made = _along(lm, own)
         else:
@@ -83,20 +90,43 @@ def _generate(
         limits[stream] = round(wanted.seconds * (spec.frame_rate or 0.0)) if clocked else wanted.tokens(stream)
         if not wanted.ends and isinstance(spec.kind, Discrete) and stream in lm.ends:
             sampler = sampler.ban(**{stream: ((spec.kind.end_id, spec.kind.end_id + 1),)})
+    if isinstance(lm.layout, Switch):
+        open_ = [s for s in lm.layout.switched if s not in done]
+        if len(open_) == 1 and open_[0] in known and known[open_[0]].num_tokens:
+            # The one span that can go on is open: nothing turns.
+            limits[lm.layout.marker] = 1
     plain = {s: t for s, t in known.items() if s not in lm.layout.markers}
     books = lm.layout.num_codebooks(lm.specs)
-    return collect(
-        lm.generate(
-            plain,
-            sampler=sampler,
-            complete=[s for s in done if s in lm.specs],
-            limits=limits,
-            # A model that switches between streams without end would never stop.
-            max_steps=2 * sum(n * books[s] for s, n in limits.items()) + 16,
-            seeds=[seed],
-            hidden_of=hidden_of,
-        )
+    parts = lm.generate(
+        plain,
+        sampler=sampler,
+        complete=[s for s in done if s in lm.specs],
+        limits=limits,
+        # A model that switches between streams without end would never stop.
+        max_steps=2 * sum(n * books[s] for s, n in limits.items()) + 16,
+        seeds=[seed],
+        hidden_of=hidden_of,
     )
+    if lm.layout.timed:
+        timed = [t.times for s, x in plain.items() if (t := _timed(x, lm.specs[s])).times is not None]
+        parts = _in_order(parts, max((float(x.max()) + 1 for x in timed if x.numel()), default=0.0))
+    return collect(parts)
+
+
+def _timed(tokens: TokenSequence, spec: StreamSpec) -> TokenSequence:
+    """The tokens of one row with their times, where these are known."""
+    clock = times_of(tokens, spec)
+    at = [x for t in range(int(tokens.lengths[0])) if (x := clock.at(t)) is not None]
+    return replace(tokens, times=torch.tensor([at], dtype=torch.float64)) if len(at) == tokens.num_tokens else tokens
+
+
+def _in_order(parts: Iterable[Streams], first: float) -> Iterator[Streams]:
+    """The parts with the number of their step, from ``first`` on, for the times of their tokens."""
+    for step, part in enumerate(parts):
+        yield {
+            n: replace(t, times=torch.full((len(t), t.num_tokens), first + step, dtype=torch.float64))
+            for n, t in part.items()
+        }
 
 
 def _along(lm: SpeechLM, known: Streams) -> Streams:
@@ -131,8 +161,10 @@ def with_temperature(sampler: Sampler, temperature: float | None) -> Sampler:
 
 
 def join_tokens(known: TokenSequence, new: TokenSequence) -> TokenSequence:
-    """One row behind another; durations and times, which only the known ones have, are dropped."""
-    first = known.row(0)
+    """One row behind another; durations, which only the known ones have, are dropped, and so are times of one alone."""
+    first, times = known.row(0), None
+    if known.times is not None and new.times is not None:
+        times = torch.cat([first.times.to(new.times), new.row(0).times], dim=1)  # type: ignore[union-attr, list-item]
     axis = 2 if first.discrete else 1
     values = torch.cat([first.values.to(new.values.dtype), new.row(0).values.to(first.values.device)], dim=axis)
-    return TokenSequence(values, torch.tensor([values.shape[axis]]))
+    return TokenSequence(values, torch.tensor([values.shape[axis]]), times=times)

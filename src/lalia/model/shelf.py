@@ -124,7 +124,7 @@ def load_tokenizer(name: str | Path) -> Any:
 
 
 def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
-    """Write a tokenizer alone: its configuration, what it learned, and its identity."""
+    """Write a tokenizer alone: its configuration, what it learned (nothing yet, where it is to), and its identity."""
     write_weights(Path(folder), tokenizer.weights())
     write_description(Path(folder), "tokenizer", tokenizer.config, identity=tokenizer.identity)
 
@@ -135,7 +135,8 @@ def open_tokenizer(config: Configuration, weights: Mapping[str, Tensor], identit
     :raises CheckpointError: it is not the one that was saved.
     """
     tokenizer: Any = config.build()  # type: ignore[attr-defined]
-    tokenizer.load_weights(weights)
+    if weights:
+        tokenizer.load_weights(weights)
     if identity is not None and tokenizer.identity != identity:
         raise CheckpointError(
             f"The tokenizer is {tokenizer.identity[:12]}, but {identity[:12]} was saved. Fetch its encoder again."

@@ -10,7 +10,7 @@ import torch
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError
-from lalia.layouts import Concat, Layout, Parallel
+from lalia.layouts import Concat, Layout, Parallel, Switch
 from lalia.lm import Graph, SpeechLM
 from lalia.lm.graph import HIDDEN_SUFFIX
 from lalia.model.continuation import Continuation
@@ -75,6 +75,12 @@ def _is_text(recipe: Recipe, stream: str) -> bool:
     return isinstance(recipe.streams[stream].tokenizer, Text.Config)
 
 
+def _spans_of_text(model: "Model") -> set[str]:
+    """Texts that would take turns with speech: what goes on speaking writes nothing in between."""
+    parts = [part for lm in _lms(model).values() for part in _parts(lm.layout)]
+    return {s for p in parts if isinstance(p, Switch) for s in p.switched if _is_text(model.recipe, s)}
+
+
 def _predicted(model: "Model") -> set[str]:
     return {s for lm in _lms(model).values() for s in lm.heads}
 
@@ -104,7 +110,7 @@ def go_on(
         sounds[channel] = own if i == 0 or channel != "user" else _padded(own, seconds)
     known = model.listener.hear(sounds, names, text="", words=())
     encoded = time.perf_counter()
-    complete = set(names) - _predicted(model)
+    complete = set(names) - _predicted(model) | _spans_of_text(model)
     pace = {s: int(t.lengths[0]) / prompt.seconds for s, t in known.items()}
     total = prompt.seconds + seconds
 

@@ -41,5 +41,5 @@ def spirit_lm() -> Recipe:
                 trainer=Trainer.Config(100_000, learning_rate=3e-5, schedule="constant", precision="bf16"),
             ),
         ),
-        notes={"left out": "the expressive form, with pitch and style; the speakers of its vocoder"},
+        notes={"left out": "the speakers of its vocoder"},
     )

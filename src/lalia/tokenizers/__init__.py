@@ -5,7 +5,7 @@ from lalia.nn.fsq import FSQ
 from lalia.nn.quantize import ResidualVQ
 from lalia.nn.quantize_parts import GroupedResidualVQ, SplitResidualVQ
 from lalia.nn.seanet import SEANet
-from lalia.tokenizers.base import SpeechTokenizer, identity_of
+from lalia.tokenizers.base import Learns, Levelled, SpeechTokenizer, identity_of
 from lalia.tokenizers.codec import Codec
 from lalia.tokenizers.dac import DAC
 from lalia.tokenizers.durations import Durations
@@ -19,6 +19,7 @@ from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
 from lalia.tokenizers.snac import SNAC
 from lalia.tokenizers.ssl_units import SSLUnits
+from lalia.tokenizers.states import States
 from lalia.tokenizers.text import Text
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "Features",
     "FrameNet",
     "GroupedResidualVQ",
+    "Learns",
+    "Levelled",
     "Mel",
     "Mimi",
     "Pitch",
@@ -41,6 +44,7 @@ __all__ = [
     "SSLUnits",
     "SpeechTokenizer",
     "SplitResidualVQ",
+    "States",
     "Style",
     "Text",
     "align_text",

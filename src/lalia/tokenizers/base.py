@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +14,7 @@ from lalia.errors import ConfigError
 from lalia.streaming import State
 from lalia.streams import StreamSpec, TokenSequence
 
-__all__ = ["Fetched", "SpeechTokenizer", "heard", "identity_of", "load_all"]
+__all__ = ["Fetched", "Learns", "Levelled", "SpeechTokenizer", "heard", "identity_of", "load_all"]
 
 
 @runtime_checkable
@@ -34,6 +34,42 @@ class SpeechTokenizer(Protocol):
         :param state: where a stream stands, updated in place; None for whole recordings.
         :param final: no more audio follows: give what is still held back.
         """
+        ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A tokenizer that must hear recordings before its stream says anything: its bins, clusters or statistics."""
+
+    config: Configuration
+    fitted: bool
+    """Whether it has heard some, or needs none; ``weights`` gives nothing before."""
+
+    def fit(self, recordings: Iterable[Audio]) -> None:
+        """Learn from recordings, which are read once.
+
+        :raises DataError: there is too little speech.
+        """
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """What was learned."""
+        ...
+
+    def load_weights(self, tensors: Mapping[str, Tensor], /) -> None:
+        """The inverse of ``weights``; it is fitted then."""
+        ...
+
+
+@runtime_checkable
+class Levelled(Protocol):
+    """A tokenizer whose stream is relative to a level, such as the mean pitch of a voice."""
+
+    by_speaker: bool
+    """Whether the level is the speaker's. ``encode`` then takes it as ``level``; without one, it is the recording's."""
+
+    def level(self, recordings: Iterable[Audio]) -> float:
+        """The level of somebody's recordings."""
         ...
 
 

@@ -1,5 +1,6 @@
 """Contours: one number per frame that rises and falls with the voice, relative to a level, continuous or in bins."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
@@ -85,6 +86,7 @@ class Contour(Configurable, nn.Module, ABC):
         super().__init__()
         self.config = config
         self.spec, self.sample_rate = config.spec, config.sample_rate
+        self.fitted = config.clusters is None
         if config.clusters is not None:
             count = self._num_bins
             # Even, not empty: what was never fitted still gives codes (for tests and tiny models).
@@ -111,13 +113,22 @@ class Contour(Configurable, nn.Module, ABC):
 
     # -- what was learned ---------------------------------------------------------------------------
 
+    @property
+    def by_speaker(self) -> bool:
+        """Whether values are relative to the speaker's level."""
+        return self.config.normalize == "speaker"
+
     @cached_property
     def identity(self) -> str:
         """SHA-256 over the configuration and the bins."""
         return identity_of(self.config, self.weights())
 
     def weights(self) -> dict[str, Tensor]:
-        """The bins: their inner ``edges``, and their ``centres``. Nothing where there are none."""
+        """The bins: their inner ``edges``, and their ``centres``. Nothing where there are none, or none fitted."""
+        return self._bins if self.fitted else {}
+
+    @property
+    def _bins(self) -> dict[str, Tensor]:
         return {} if self.config.clusters is None else {"edges": self.edges, "centres": self.centres}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
@@ -125,12 +136,13 @@ class Contour(Configurable, nn.Module, ABC):
 
         :raises ConfigError: they are of another tokenizer; nothing is changed then.
         """
-        own, name = self.weights(), type(self).__name__
+        own, name = self._bins, type(self).__name__
         for key in sorted(own.keys() | tensors.keys()):
             if key not in own or key not in tensors or own[key].shape != tensors[key].shape:
                 raise ConfigError(f"The weights are not those of this {name}: {key!r} differs. Give those it saved.")
         for key, buffer in own.items():
             buffer.copy_(tensors[key])
+        self.fitted = True
         self.__dict__.pop("identity", None)
 
     @torch.no_grad()
@@ -138,14 +150,32 @@ class Contour(Configurable, nn.Module, ABC):
         """Fit the bins on a corpus, of which one number per frame is kept in memory.
 
         :param recordings: audio, read once.
-        :param speakers: who speaks in each row of each recording, in order; with ``normalize="speaker"`` the level of
-            each is that of all that he says. Otherwise every recording counts as of its own speaker.
+        :param speakers: who speaks in each row of each recording, in order, read after these; with
+            ``normalize="speaker"`` the level of each is that of all that he says. Otherwise every recording counts as
+            of its own speaker.
         :raises DataError: there is too little with a value, or there are fewer speakers than rows.
         """
         if self.config.clusters is None:
             return
+        found = self._levelled(recordings, speakers)
+        values = [value if self.config.interpolate else value[there > 0] for value, there in found]
+        self.edges.copy_(quantiles(torch.cat([torch.zeros(0), *values]), self._num_bins, self.centres))
+        self.fitted = True
+        self.__dict__.pop("identity", None)
+
+    def levelled(self, recordings: Iterable[Audio], speakers: Iterable[Hashable] | None = None) -> list[Tensor]:
+        """What ``encode`` makes of the rows of a corpus before it is quantised [T, dim], each relative to its level.
+
+        :param speakers: as for ``fit``.
+        """
+        return [self._features(*found) for found in self._levelled(recordings, speakers)]
+
+    def _levelled(
+        self, recordings: Iterable[Audio], speakers: Iterable[Hashable] | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The values of every row, and where there were any."""
         rows = [row for audio in recordings for row in self.measure(audio, None, final=True)]
-        if speakers is None or self.config.normalize != "speaker":
+        if speakers is None or not self.by_speaker:
             names: list[Hashable] = list(range(len(rows)))
         else:
             names = list(speakers)
@@ -155,12 +185,10 @@ class Contour(Configurable, nn.Module, ABC):
         for name, row in zip(names, rows, strict=True):
             grouped.setdefault(name, []).append(row)
         levels = {name: _level(torch.cat(parts)) for name, parts in grouped.items()}
-        values = []
-        for name, row in zip(names, rows, strict=True):
-            value, there = self._finish(row, levels[name] if self.config.normalize else 0.0, float("nan"))
-            values.append(value if self.config.interpolate else value[there > 0])
-        self.edges.copy_(quantiles(torch.cat([torch.zeros(0), *values]), self._num_bins, self.centres))
-        self.__dict__.pop("identity", None)
+        return [
+            self._finish(row, levels[name] if self.config.normalize else 0.0, float("nan"))
+            for name, row in zip(names, rows, strict=True)
+        ]
 
     @torch.no_grad()
     def level(self, recordings: Iterable[Audio]) -> float:
@@ -189,7 +217,8 @@ class Contour(Configurable, nn.Module, ABC):
         :param audio: [B, C, N]; channels are averaged.
         :param state: where a stream stands, updated in place; None for whole recordings.
         :param final: no more audio follows.
-        :param level: of the speaker, one for all rows or [B] (see ``level``); the same for all pieces of a stream.
+        :param level: of the speaker, one for all rows or [B] (see ``level``), NaN where it is not known; the same for
+            all pieces of a stream.
         :returns: features [B, T, 1], or codes [B, 1, T].
         """
         final = state is None or final
@@ -200,6 +229,7 @@ class Contour(Configurable, nn.Module, ABC):
             if state is not None:
                 frames, last = state.held.join(b, new), float(state.last[b])
             known = None if level is None else float(torch.as_tensor(level).reshape(-1).expand(len(measured))[b])
+            known = None if known is None or math.isnan(known) else known
             ready = self._ready(frames, known is not None, final)
             if state is not None:
                 values = frames[:ready][frames[:ready, 1] > 0]
@@ -237,8 +267,12 @@ class Contour(Configurable, nn.Module, ABC):
         return torch.where(through, value - level, 0.0), there
 
     def _tokens(self, value: Tensor, there: Tensor) -> TokenSequence:
-        features = TokenSequence(value[None, :, None], torch.tensor([len(value)]))
+        features = TokenSequence(self._features(value, there)[None], torch.tensor([len(value)]))
         return features if self.config.clusters is None else self.quantize(features, there[None] > 0)
+
+    def _features(self, value: Tensor, there: Tensor) -> Tensor:
+        """What a frame is made of [t, dim]."""
+        return value[:, None]
 
     # -- bins ---------------------------------------------------------------------------------------
 

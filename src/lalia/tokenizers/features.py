@@ -1,6 +1,6 @@
 """Continuous streams: mel spectra, and hidden states of speech encoders."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from lalia.encoders import SpeechEncoder, Windows, WindowState
 from lalia.errors import ConfigError
 from lalia.nn.fir import Field, FirState, init_fir, run_fir
 from lalia.nn.spectral import LogMel
+from lalia.nn.standard import StandardScale
 from lalia.streaming import State
 from lalia.streams import Continuous, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import identity_of
@@ -42,6 +43,8 @@ class Mel(Configurable, nn.Module):
     :param sample_rate: of the sound that is analysed, in Hz.
     :param n_fft: window length in samples.
     :param hop: samples per frame.
+    :param normalize: give each band in standard scores over what ``fit`` heard (before that, and without, as it is):
+        what learns to make frames from noise needs them on the scale of noise. A ``MelVocoder`` is given the scale.
     """
 
     @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Mel(Configurable, nn.Module):
         hop: int = 256
         fmin: float = 0.0
         fmax: float | None = None
+        normalize: bool = False
 
         @property
         def spec(self) -> StreamSpec:
@@ -71,17 +75,56 @@ class Mel(Configurable, nn.Module):
         self.config = config
         self.spec, self.sample_rate = config.spec, config.sample_rate
         self.mel: LogMel = config.mel.build()
+        self.standard = StandardScale()
         reach = -(-(config.n_fft - config.hop) // 2 // config.hop)
         self.field = Field(reach, reach, 1)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether it has heard what its scale is taken from, or needs none."""
+        return not self.config.normalize or self.standard.mean is not None
+
     @cached_property
     def identity(self) -> str:
-        """SHA-256 over the configuration; nothing is learned."""
-        return identity_of(self.config, {})
+        """SHA-256 over the configuration and the scale."""
+        return identity_of(self.config, self.weights())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The ``mean`` and ``scale`` of each band; nothing where it is not normalised, or not fitted."""
+        return self.standard.weights()
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of ``weights``.
+
+        :raises ConfigError: they are of another tokenizer; nothing is changed then.
+        """
+        wanted = {"mean", "scale"} if self.config.normalize else set()
+        if tensors.keys() != wanted or any(t.shape != (self.config.bins,) for t in tensors.values()):
+            raise ConfigError(
+                f"Mel with normalize={self.config.normalize} got the weights {sorted(tensors) or 'of nothing'}, not "
+                f"those of {self.config.bins} bands. They are of another tokenizer."
+            )
+        self.standard.adopt({n: t.to(self.mel.window.device) for n, t in tensors.items()})
+        self.__dict__.pop("identity", None)
+
+    @torch.no_grad()
+    def fit(self, recordings: Iterable[Audio]) -> None:
+        """Measure the mean and the standard deviation of each band in a corpus, which is read once.
+
+        :raises DataError: there is too little.
+        """
+        if not self.config.normalize:
+            return
+        plain: Mel = replace(self.config, normalize=False).build()
+        encoded = (plain.encode(audio) for audio in recordings)
+        self.standard.fit(tokens.row(b).values[0] for tokens in encoded for b in range(len(tokens)))
+        self.standard.to(self.mel.window.device)
+        self.__dict__.pop("identity", None)
 
     def forward(self, samples: Tensor) -> Tensor:
         """[..., N] -> [..., N // hop, bins]."""
-        return self.mel(samples).transpose(-1, -2)
+        spectra: Tensor = self.standard(self.mel(samples).transpose(-1, -2))
+        return spectra
 
     def init_state(self, batch_size: int) -> MelState:
         """An empty stream for each row."""

@@ -1,7 +1,7 @@
 """Pitch tokens: short stretches of F0, quantised."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
@@ -80,9 +80,19 @@ class PitchVQ(Configurable, nn.Module):
         self.config = config
         self.spec, self.sample_rate = config.spec, config.sample_rate
         self.pitch: Pitch = config.pitch.build()
+        self.fitted = False
         # Drawn, not empty: what was never fitted still gives codes (for tests and tiny models).
         drawn = torch.randn(config.clusters, 2 * config.stack, generator=torch.Generator().manual_seed(0))
         self.register_buffer("centroids", drawn / math.sqrt(2 * config.stack))
+
+    @property
+    def by_speaker(self) -> bool:
+        """Whether the pitch is relative to the speaker's level."""
+        return self.pitch.by_speaker
+
+    def level(self, recordings: Iterable[Audio]) -> float:
+        """The mean pitch of somebody's recordings, as ``encode`` takes it."""
+        return self.pitch.level(recordings)
 
     @cached_property
     def identity(self) -> str:
@@ -91,7 +101,7 @@ class PitchVQ(Configurable, nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """What was learned."""
-        return {"centroids": self.centroids}
+        return {"centroids": self.centroids} if self.fitted else {}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``weights``.
@@ -105,6 +115,7 @@ class PitchVQ(Configurable, nn.Module):
                 f"{'nothing' if given is None else tuple(given.shape)}. They are of another tokenizer."
             )
         self.centroids.copy_(given)
+        self.fitted = True
         self.__dict__.pop("identity", None)
 
     @torch.no_grad()
@@ -112,22 +123,22 @@ class PitchVQ(Configurable, nn.Module):
         self,
         recordings: Iterable[Audio],
         *,
+        speakers: Iterable[Hashable] | None = None,
         passes: int = 10,
         seed: int = 0,
         report: Callable[[int, float], None] | None = None,
     ) -> None:
         """Fit the codebook on a corpus, which is read once.
 
+        :param speakers: as for ``Contour.fit``.
         :raises DataError: there is too little speech.
         """
-        rows = []
-        for audio in recordings:
-            tokens = self.pitch.encode(audio)
-            rows += [self._stack(tokens.row(b).values[0]) for b in range(len(tokens))]
+        rows = [self._stack(frames) for frames in self.pitch.levelled(recordings, speakers)]
         if not sum(map(len, rows)):
             raise DataError("There is nothing to fit pitch tokens on. Give recordings with speech in them.")
         found = fit_kmeans(lambda: [torch.cat(rows)], self.config.clusters, passes=passes, seed=seed, report=report)
         self.centroids.copy_(found)
+        self.fitted = True
         self.__dict__.pop("identity", None)
 
     def _stack(self, frames: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Prosody as streams: pitch, energy and style."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -11,7 +11,6 @@ from lalia.audio import Audio
 from lalia.encoders import PitchTracker, Windows, WindowState
 from lalia.errors import ConfigError
 from lalia.streaming import State
-from lalia.streams import TokenSequence
 from lalia.tokenizers.contour import Contour
 from lalia.tokenizers.held import Held
 from lalia.tokenizers.ssl_units import SSLUnits
@@ -87,10 +86,8 @@ class Pitch(Contour):
             rows.append(torch.stack([f0.clamp(min=1).log() if self.config.log else f0, voiced.to(f0)], dim=-1))
         return rows
 
-    def _tokens(self, value: Tensor, there: Tensor) -> TokenSequence:
-        if not self.config.voicing:
-            return super()._tokens(value, there)
-        return TokenSequence(torch.stack([value, there], dim=-1)[None], torch.tensor([len(value)]))
+    def _features(self, value: Tensor, there: Tensor) -> Tensor:
+        return torch.stack([value, there], dim=-1) if self.config.voicing else super()._features(value, there)
 
 
 @dataclass
@@ -150,3 +147,7 @@ class Style(SSLUnits):
         clusters: int = 100
         pool: int = 50
         standardize: bool = True
+
+        def tiny(self) -> "Style.Config":
+            # A second gives one frame to learn from.
+            return replace(self, clusters=min(self.clusters, 10), **self.tiny_encoder)

@@ -95,6 +95,7 @@ class SSLUnits(Configurable, nn.Module):
         self.spec = config.spec
         self.encoder = config.build_encoder(encoder)
         self.sample_rate = self.encoder.sample_rate
+        self.fitted = False
         dim = self.encoder.dim
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
@@ -105,14 +106,14 @@ class SSLUnits(Configurable, nn.Module):
     @cached_property
     def identity(self) -> str:
         """SHA-256 over the configuration, the encoder's weights and the centroids."""
-        return identity_of(
-            self.config,
-            {"mean": self.mean, "scale": self.scale, "centroids": self.centroids},
-            encoder=self.encoder.fingerprint,
-        )
+        return identity_of(self.config, self.weights(), encoder=self.encoder.fingerprint)
 
     def weights(self) -> dict[str, Tensor]:
         """What this tokenizer learned itself; the encoder's weights are fetched, never copied."""
+        return self._quantiser if self.fitted else {}
+
+    @property
+    def _quantiser(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "scale": self.scale, "centroids": self.centroids}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
@@ -120,14 +121,15 @@ class SSLUnits(Configurable, nn.Module):
 
         :raises ConfigError: they are of another tokenizer; nothing is changed then.
         """
-        for name, buffer in self.weights().items():
+        for name, buffer in self._quantiser.items():
             if name not in tensors or tensors[name].shape != buffer.shape:
                 got = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ConfigError(
                     f"The quantiser's {name} should be {tuple(buffer.shape)}, not {got}. It is of another tokenizer."
                 )
-        for name, buffer in self.weights().items():
+        for name, buffer in self._quantiser.items():
             buffer.copy_(tensors[name])
+        self.fitted = True
         self.__dict__.pop("identity", None)
 
     @torch.no_grad()
@@ -165,6 +167,7 @@ class SSLUnits(Configurable, nn.Module):
                     yield (part - middle) / width
 
             self.centroids.copy_(fit_kmeans(scaled, self.config.clusters, passes=passes, seed=seed, report=report))
+        self.fitted = True
         self.__dict__.pop("identity", None)
 
     def _store(self, recordings: Iterable[Audio], file: IO[bytes]) -> tuple[int, Tensor, Tensor]:

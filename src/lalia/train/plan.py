@@ -14,7 +14,7 @@ from lalia.model import Model, bundled
 from lalia.recipe import Recipe, Stream, slices_of
 from lalia.store import holds, read_description, read_weights
 from lalia.streams import Discrete
-from lalia.tokenizers import SSLUnits
+from lalia.tokenizers import Mel, SSLUnits
 from lalia.train.material import Material
 from lalia.vocoders import Channels, CodecDecoder, GriffinLim, Vocoder
 
@@ -134,7 +134,10 @@ def _with_ready_vocoder(recipe: Recipe, material: Material, tell: Tell) -> Plan:
         return Plan(replace(recipe, vocoder=theirs, voices=lent.voice_names, stages=stages), folder)
     if isinstance(vocoder, Channels.Config):
         return Plan(recipe)
-    spec = recipe.specs[read]
+    spec, own_tokenizer = recipe.specs[read], recipe.streams[read].tokenizer
+    if isinstance(own_tokenizer, Mel.Config) and own_tokenizer.n_fft % own_tokenizer.hop == 0:
+        tell(f"Vocoder: Griffin-Lim on the mel spectra{own}")
+        return Plan(replace(recipe, vocoder=_inverse(read, own_tokenizer), voices=(), stages=stages))
     plain = isinstance(spec.kind, Discrete) and spec.kind.num_codebooks == 1
     if not plain or spec.frame_rate is None or 16000 % (2 * spec.frame_rate):
         return Plan(recipe)
@@ -142,10 +145,22 @@ def _with_ready_vocoder(recipe: Recipe, material: Material, tell: Tell) -> Plan:
     return Plan(replace(recipe, vocoder=GriffinLim.Config(read, upsample=2), voices=(), stages=stages))
 
 
+def _inverse(stream: str, mel: Mel.Config) -> GriffinLim.Config:
+    """What makes sound of mel spectra without having learned to."""
+    return GriffinLim.Config(
+        stream,
+        sample_rate=mel.sample_rate,
+        overlap=mel.n_fft // mel.hop,
+        bins=mel.bins,
+        fmin=mel.fmin,
+        fmax=mel.fmax,
+    )
+
+
 def _speaks(folder: Path, stream: Stream, learned: Mapping[str, Tensor] | None) -> Recipe | None:
     """The recipe of a bundled model whose vocoder speaks the units of a stream, whether or not repeats are removed."""
     own = stream.tokenizer
-    if not holds(folder, "recipe") or not isinstance(own, SSLUnits.Config) or learned is None:
+    if not holds(folder, "recipe") or not isinstance(own, SSLUnits.Config) or not learned:
         return None
     lent: Recipe = read_description(folder, "recipe")[0]
     name = getattr(lent.vocoder, "stream", "")

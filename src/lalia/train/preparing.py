@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,25 @@ from lalia.audio import Audio
 from lalia.checkpoints import cache_dir
 from lalia.config import Configuration, to_dict
 from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
-from lalia.errors import AudioError, DataError
+from lalia.errors import DataError
 from lalia.listening import Listener
-from lalia.model import HeldTokenizers, save_tokenizer
-from lalia.recipe import Recipe, Stream, slices_of
-from lalia.tokenizers import Text
-from lalia.train.conversations import make_conversations
+from lalia.model import HeldTokenizers, is_duplex, save_tokenizer
+from lalia.recipe import Recipe, slices_of
+from lalia.train.completing import complete
+from lalia.train.learning import begun_with, learn, level_of
 from lalia.train.material import TOKENIZERS
 from lalia.train.tokenizers import with_bundled_units
 from lalia.training.distributed import is_main, sum_floats
 
-__all__ = ["RecipeStreams", "prepare", "prepare_all"]
+__all__ = ["RecipeStreams", "prepare_all"]
 
 Tell = Callable[[str], None]
 
+_SILENT = 1e-4
+"""-80 dBFS: what the other side of a conversation is where nobody recorded it."""
+
 _TINY_SECONDS = 600.0
 """Recordings that a tiny recipe is shown: enough to learn something in minutes."""
-
-_LISTENER = "whisper-tiny.en"
-
-_SAVE_EVERY = 16
-"""Texts that are lost when the work is stopped."""
 
 
 def prepare_all(
@@ -59,22 +57,45 @@ def prepare_all(
     found = {folder: discover([folder]) for folder in raw}
     if tiny:
         recipe, ready = with_bundled_units(recipe, ready, tell)
-    made_by = {n: t.identity for n in _needed(recipe) if (t := ready.get(recipe.streams[n].tokenizer)) is not None}
-    out = []
-    for folder in folders:
-        if folder not in raw:
-            out.append(folder)
-            continue
-        streams = to_dict({n: recipe.streams[n] for n in _needed(recipe)})
-        key = json.dumps([streams, made_by, str(folder.resolve()), tiny], sort_keys=True)
-        place = cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-        if is_main():
-            prepare(recipe, found[folder], folder, place, tiny=tiny, tell=tell, ready=ready, progress=progress)
+    places = {folder: _place(recipe, folder, folders, tiny, ready) for folder in raw}
+    if is_main():
+        maker = RecipeStreams(recipe, ready)
+        for folder in folders:
+            maker.begun_with(places.get(folder, folder))
+        manifests = {}
+        for folder, place in places.items():
+            part = _first(found[folder], _TINY_SECONDS) if tiny else found[folder]
+            manifests[folder] = complete(recipe, maker.names, part, folder, place, tell=tell, progress=progress)
+        # One tokenizer for all folders.
+        maker.learn([u for manifest in manifests.values() for u in manifest], tell)
+        for folder, place in places.items():
+            _prepare(maker, manifests[folder], folder, place, progress)
             tell(f"Prepared {place}")
-        out.append(place)
     # Others wait until it is there.
     sum_floats([0.0], torch.device("cpu"))
-    return out
+    return [places.get(folder, folder) for folder in folders]
+
+
+def _place(
+    recipe: Recipe, folder: Path, folders: Sequence[Path], tiny: bool, ready: Mapping[Configuration, Any]
+) -> Path:
+    """Where the tokens of a folder of recordings are kept."""
+    streams = {n: recipe.streams[n] for n in _needed(recipe)}
+    made_by = {n: ready[s.tokenizer].identity for n, s in streams.items() if s.tokenizer in ready}
+    # Tokens hang on all that their tokenizers learn from.
+    learn = any(hasattr(getattr(s.tokenizer, "owner", None), "fit") for n, s in streams.items() if n not in made_by)
+    heard = sorted({str(f.resolve()) for f in folders}) if learn else []
+    turns = not is_duplex(recipe)
+    key = json.dumps([to_dict(streams), made_by, str(folder.resolve()), tiny, heard, turns], sort_keys=True)
+    return cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The sound of an utterance, by channel of the recipe, and when the model's own begins in it, in seconds."""
+
+    sounds: Mapping[str | None, Audio]
+    start: float = 0.0
 
 
 class RecipeStreams:
@@ -90,25 +111,62 @@ class RecipeStreams:
         self.names = _needed(recipe)
         self.listener = Listener(recipe.streams, self.tokenizer)
         self._order = recipe.channels
+        self._by_turns = not is_duplex(recipe)
+        self._levels: dict[str, Callable[[Utterance], float | None]] = {}
 
     @cached_property
     def info(self) -> Mapping[str, StreamInfo]:
         return {n: info_of(self.tokenizer(n), spec=self.recipe.streams[n].spec) for n in self.names}
 
-    def load(self, u: Utterance) -> dict[str | None, Audio]:
-        if len(self._order) == 1:
-            return {self._order[0]: u.load()}
-        sounds = {}
-        for i, channel in enumerate(self._order):
-            # One side of a conversation may be silent.
-            sounds[channel] = replace(u, channel=i).load(check=False)
-        return sounds
+    def begun_with(self, folder: Path) -> None:
+        """Take what the tokenizers of the tokens in a folder have learned, if there are some."""
+        for name in self.names:
+            begun_with(folder / TOKENIZERS / name, self.tokenizer(name))
 
-    def encode(self, loaded: Sequence[tuple[Utterance, dict[str | None, Audio]]]) -> list[TokenRow | Skipped]:
+    def learn(self, utterances: Iterable[Utterance], tell: Tell | None = None) -> None:
+        """Let the tokenizers that must hear recordings first hear those that they are for.
+
+        :raises DataError: there is too little.
+        """
+        for name in self.names:
+            channel, tokenizer = self.recipe.streams[name].channel, self.tokenizer(name)
+
+            def load(u: Utterance, channel: str | None = channel) -> Audio:
+                return self.load(u).sounds[channel]
+
+            if learn(tokenizer, utterances, load, name) and tell is not None:
+                tell(f"Stream {name!r}: fitted {type(tokenizer).__name__} on the recordings")
+            # Whose voice it is is known of the model's own side.
+            level = level_of(tokenizer, utterances, load) if channel == self._order[0] else None
+            if level is not None:
+                self._levels[name] = level
+
+    def save(self, folder: Path) -> None:
+        """Keep the tokenizers beside the tokens that they make."""
+        for name in self.names:
+            if hasattr(self.tokenizer(name), "weights"):
+                save_tokenizer(self.tokenizer(name), folder / TOKENIZERS / name)
+
+    def load(self, u: Utterance) -> "Heard":
+        if len(self._order) == 1:
+            return Heard({self._order[0]: u.load()})
+        # One side of a conversation may be silent.
+        sounds = {channel: replace(u, channel=i).load(check=False) for i, channel in enumerate(self._order)}
+        if self._by_turns:
+            turns = {channel: _turn(audio) for channel, audio in sounds.items()}
+            sounds = {channel: sounds[channel].cut(start, stop - start) for channel, (start, stop) in turns.items()}
+            return Heard(sounds, turns[self._order[0]][0])
+        return Heard(sounds)
+
+    def encode(self, loaded: Sequence[tuple[Utterance, "Heard"]]) -> list[TokenRow | Skipped]:
         rows: list[TokenRow | Skipped] = []
-        for u, sounds in loaded:
+        for u, heard in loaded:
+            sounds, words = heard.sounds, u.words
+            if words is not None and heard.start:
+                words = tuple(w._replace(start=w.start - heard.start, end=w.end - heard.start) for w in words)
+            levels = {n: x for n, level in self._levels.items() if (x := level(u)) is not None}
             try:
-                streams = self.listener.hear(sounds, self.names, text=u.text, words=u.words)
+                streams = self.listener.hear(sounds, self.names, text=u.text, words=words, levels=levels)
             except DataError as error:
                 rows.append(Skipped(u.id, str(u.path), str(error)))
                 continue
@@ -122,6 +180,17 @@ class RecipeStreams:
         return rows
 
 
+def _turn(audio: Audio) -> tuple[float, float]:
+    """Where one side of a conversation begins and ends, in seconds: without the silence around it.
+
+    A model that answers when the question is over hears no silence behind that, and makes none before its answer.
+    """
+    loud = (audio.samples[0].abs().amax(0) > _SILENT).nonzero()[:, 0]
+    if not len(loud):
+        return 0.0, audio.seconds
+    return int(loud[0]) / audio.sample_rate, (int(loud[-1]) + 1) / audio.sample_rate
+
+
 def _needed(recipe: Recipe) -> tuple[str, ...]:
     """The streams that some language model reads or predicts, or that the vocoder reads."""
     used = {s for lm in recipe.lms.values() for s in (*lm.layout.streams, *lm.heads)}
@@ -130,51 +199,24 @@ def _needed(recipe: Recipe) -> tuple[str, ...]:
     return tuple(n for n in recipe.streams if n in used and not slices_of(recipe.streams, n))
 
 
-def prepare(
-    recipe: Recipe,
+def _prepare(
+    maker: RecipeStreams,
     manifest: Manifest,
     source: Path,
     folder: Path,
-    *,
-    tiny: bool,
-    tell: Tell,
-    ready: Mapping[Configuration, Any] | None = None,
-    progress: Callable[[float, float], None] | None = None,
-) -> Path:
-    """Token shards of all streams of a recipe, made of recordings.
+    progress: Callable[[float, float], None] | None,
+) -> None:
+    """Token shards of all streams of a recipe in ``folder``, of the recordings in ``source``; what is there stays.
 
-    :param manifest: the recordings, which lie in ``source``.
-    :param folder: for the shards; what is there already stays.
-    :param tiny: use ten minutes of them.
-    :returns: the folder of the shards.
     :raises DataError: nothing there can be used.
     """
-    if tiny:
-        manifest = _first(manifest, _TINY_SECONDS)
-    streams = [recipe.streams[n] for n in _needed(recipe)]
-    if any(_reads_text(s) for s in streams):
-        timed = any(s.aligned_to is not None for s in streams) or any(lm.layout.timed for lm in recipe.lms.values())
-        # Beside the prepared streams: other recipes want the same texts.
-        place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
-        path = folder.parent / f"transcripts-{place}.jsonl"
-        manifest = _transcribed(manifest, path, timed=timed, tell=tell, progress=progress)
-    if len(recipe.channels) > 1 and not _has_channels(manifest, len(recipe.channels)):
-        tell("Recordings of one channel: pairs of them are put into conversations of two turns")
-        manifest = make_conversations(manifest, folder / "conversations")
-    maker = RecipeStreams(recipe, ready)
+    if not (folder / TOKENIZERS).exists():
+        # Before the work: what goes on with it later must not learn anew.
+        maker.save(folder)
     report = tokenize_corpus(manifest, maker, folder, progress=progress)
     if not report.done:
         reasons = "; ".join(dict.fromkeys(s.reason for s in report.skipped[:3]))
         raise DataError(f"None of {report.total} recordings in {source} could be used ({reasons}). Give others.")
-    for name in maker.names:
-        tokenizer = maker.tokenizer(name)
-        if hasattr(tokenizer, "weights"):
-            save_tokenizer(tokenizer, folder / TOKENIZERS / name)
-    return folder
-
-
-def _reads_text(stream: Stream) -> bool:
-    return isinstance(stream.tokenizer, Text.Config)
 
 
 def _first(manifest: Manifest, seconds: float) -> Manifest:
@@ -186,56 +228,3 @@ def _first(manifest: Manifest, seconds: float) -> Manifest:
         kept.append(u)
         total += u.duration
     return Manifest(kept)
-
-
-def _has_channels(manifest: Manifest, count: int) -> bool:
-    import soundfile
-
-    try:
-        return all(soundfile.info(u.path).channels >= count for u in manifest[:3])
-    except (OSError, RuntimeError):
-        return False
-
-
-def _transcribed(
-    manifest: Manifest,
-    path: Path,
-    *,
-    timed: bool,
-    tell: Tell,
-    progress: Callable[[float, float], None] | None,
-) -> Manifest:
-    """The manifest with a text for each utterance, and with the times of its words where they are needed."""
-    from lalia.evaluation import Whisper
-
-    def lacks(u: Utterance) -> bool:
-        return u.text is None or (timed and u.words is None)
-
-    if not any(lacks(u) for u in manifest):
-        return manifest
-    known = {u.id: u for u in Manifest.load(path)} if path.exists() else {}
-    tell(f"Texts: {_LISTENER} writes down what is said")
-    listener = Whisper(_LISTENER)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    out: list[Utterance] = []
-    done = 0.0
-    for i, u in enumerate(manifest):
-        if lacks(u) and u.id in known:
-            u = replace(u, text=known[u.id].text, words=known[u.id].words)
-        if lacks(u):
-            try:
-                audio = u.load(sample_rate=16000)
-                text = u.text if u.text is not None else listener([audio])[0]
-                words = listener.align(audio, text) if timed and u.words is None else u.words
-                u = replace(u, text=text, words=words)
-            except (AudioError, DataError):
-                continue
-        out.append(u)
-        known[u.id] = u
-        done += u.duration
-        if progress is not None:
-            progress(done, manifest.seconds)
-        if i % _SAVE_EVERY == _SAVE_EVERY - 1:
-            Manifest(known.values()).save(path)
-    Manifest(known.values()).save(path)
-    return Manifest(out)

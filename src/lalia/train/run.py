@@ -16,6 +16,7 @@ from lalia.model import Model
 from lalia.nn.lora import merge_lora, merged
 from lalia.recipe import Recipe
 from lalia.store import DESCRIPTION
+from lalia.streams import Discrete
 from lalia.train.material import Material
 from lalia.train.memory import remember
 from lalia.train.plan import Plan, check_overrides, lend, make_plan
@@ -157,7 +158,7 @@ def _start(model: Model, plan: Plan, material: Material, run: Path, tell: Callab
         return
     lend(plan, model, tell)
     model.take_decoders()
-    if isinstance(model.vocoder, GriffinLim):
+    if isinstance(model.vocoder, GriffinLim) and isinstance(model.vocoder.spec.kind, Discrete):
         _fit(model.vocoder, material, tell)
 
 

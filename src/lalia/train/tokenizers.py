@@ -11,7 +11,7 @@ from lalia.errors import LaliaError, RecipeError
 from lalia.model import bundled, load_tokenizer
 from lalia.recipe import Recipe
 from lalia.store import holds
-from lalia.tokenizers import SSLUnits, Text
+from lalia.tokenizers import SSLUnits, States, Style, Text
 from lalia.train.plan import Tell
 from lalia.vocoders import CodecDecoder
 
@@ -40,13 +40,15 @@ def with_tokenizers(recipe: Recipe, named: Mapping[str, str | Path]) -> tuple[Re
 
 
 def _replaced(recipe: Recipe, old: Configuration, new: Configuration) -> Recipe:
-    """The recipe with another tokenizer wherever it has this one, and with texts that keep its time."""
+    """The recipe with another tokenizer wherever it has this one, and with what keeps its time."""
     changed = [n for n, s in recipe.streams.items() if s.tokenizer == old]
     streams = {n: replace(s, tokenizer=new) if n in changed else s for n, s in recipe.streams.items()}
     for name, stream in streams.items():
-        text = stream.tokenizer
-        if stream.aligned_to in changed and isinstance(text, Text.Config):
-            streams[name] = replace(stream, tokenizer=replace(text, rate=streams[stream.aligned_to].spec.frame_rate))
+        own = stream.tokenizer
+        if stream.aligned_to in changed and isinstance(own, Text.Config | States.Config):
+            rate = streams[stream.aligned_to].spec.frame_rate
+            assert rate is not None, "what has no clock keeps no time"
+            streams[name] = replace(stream, tokenizer=replace(own, rate=rate))
     vocoder = recipe.vocoder
     if isinstance(vocoder, CodecDecoder.Config) and vocoder.stream in changed:
         vocoder = replace(vocoder, codec=new)
@@ -71,7 +73,11 @@ def with_bundled_units(
     streams = dict(recipe.streams)
     for name, stream in recipe.streams.items():
         own = stream.tokenizer
-        if isinstance(own, SSLUnits.Config) and own not in ready:
+        if isinstance(own, Style.Config) and own not in ready:
+            # Clusters of its own, of what the same encoder hears.
+            heard = ("encoder", "layer", "windows", "pretrained", "architecture")
+            streams[name] = replace(stream, tokenizer=replace(own, **{f: getattr(lender.config, f) for f in heard}))
+        elif isinstance(own, SSLUnits.Config) and own not in ready:
             config = replace(lender.config, deduplicate=own.deduplicate)
             if config not in built:
                 built[config] = units = SSLUnits(config, lender.encoder)

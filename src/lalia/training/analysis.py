@@ -1,7 +1,7 @@
 """How the features that a vocoder reads are computed of the sound that it is trained on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -47,7 +47,10 @@ def analysis_of(
                 f"The vocoder reads {vocoder.spec} of sound at {vocoder.sample_rate} Hz, but the mel spectra to train "
                 f"it on are {mel.spec} at {mel.sample_rate} Hz. Give TrainVocoder those of the recipe."
             )
-        tokenizer: Mel = mel.build()
+        # In the scale of the stream, whichever that is: the vocoder undoes it.
+        scale = {n: t.cpu() for n, t in vocoder.standard.weights().items()}
+        tokenizer: Mel = replace(mel, normalize=bool(scale)).build()
+        tokenizer.load_weights(scale)
         return Analysis(tokenizer, mel.sample_rate / mel.hop, tokenizer.field.left)
     for stage in whole.stages_until(vocoder) if isinstance(whole, Chain) else ():
         if stream in stage.makes:

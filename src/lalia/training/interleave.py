@@ -23,6 +23,7 @@ class Interleave(Configuration):
     have no times stays speech.
 
     :param first: the stream of speech, ``second``: that of text, whose tokens have the times of their words.
+    :param beside: other streams of the speech, which go where it goes; what sounds when a span begins begins it.
     :param first_words: fewest and most words of a span of speech, ``second_words``: of text.
     """
 
@@ -31,6 +32,7 @@ class Interleave(Configuration):
     _: KW_ONLY
     first_words: tuple[int, int] = (5, 15)
     second_words: tuple[int, int] = (10, 30)
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for low, high in (self.first_words, self.second_words):
@@ -47,17 +49,21 @@ class Interleave(Configuration):
         spoken = torch.tensor([t for i in range(speech.num_tokens) if (t := times.at(i)) is not None])
         if text.times is None or not text.num_tokens or len(spoken) < speech.num_tokens:
             nothing = TokenSequence(text.values[:, :, :0], torch.tensor([0]), times=torch.zeros(1, 0))
-            return {**streams, self.first: _timed(speech, spoken), self.second: nothing}
+            always = [(float("-inf"), float("inf"))]
+            beside = {name: _sounding(streams[name].row(0), specs[name], always) for name in self.beside}
+            return {**streams, self.first: _timed(speech, spoken), self.second: nothing, **beside}
         words = sorted(set(text.times[0].tolist()))
         # The time up to which each span goes, beginning with either stream.
         of_speech = draw.random() < 0.5
         kept_speech = torch.zeros(speech.num_tokens, dtype=torch.bool)
         kept_text = torch.zeros(text.num_tokens, dtype=torch.bool)
+        spans: list[tuple[float, float]] = []
         start, at = float("-inf"), 0
         while at < len(words):
             at += draw.randint(*(self.first_words if of_speech else self.second_words))
             stop = words[at] if at < len(words) else float("inf")
             if of_speech:
+                spans.append((start, stop))
                 kept_speech |= (spoken >= start) & (spoken < stop)
             else:
                 kept_text |= (text.times[0] >= start) & (text.times[0] < stop)
@@ -66,11 +72,28 @@ class Interleave(Configuration):
             **streams,
             self.first: _kept(_timed(speech, spoken), kept_speech),
             self.second: _kept(text, kept_text),
+            **{name: _sounding(streams[name].row(0), specs[name], spans) for name in self.beside},
         }
 
 
 def _timed(tokens: TokenSequence, times: Tensor) -> TokenSequence:
     return TokenSequence(tokens.values, tokens.lengths, times=times[None].float())
+
+
+def _sounding(tokens: TokenSequence, spec: StreamSpec, spans: list[tuple[float, float]]) -> TokenSequence:
+    """The tokens that sound in each span, those that have begun before it from its beginning on."""
+    clock = times_of(tokens, spec)
+    begin = [t for i in range(tokens.num_tokens) if (t := clock.at(i)) is not None]
+    end = [*begin[1:], float("inf")]
+    found = [
+        (i, max(b, start))
+        for start, stop in spans
+        for i, (b, e) in enumerate(zip(begin, end, strict=True))
+        if e > start and b < stop
+    ]
+    index = torch.tensor([i for i, _ in found], dtype=torch.long)
+    times = torch.tensor([t for _, t in found], dtype=torch.float32)
+    return TokenSequence(tokens.values[:, :, index], torch.tensor([len(found)]), times=times[None])
 
 
 def _kept(tokens: TokenSequence, kept: Tensor) -> TokenSequence:

@@ -51,6 +51,13 @@ class Vocoder(Configurable, nn.Module, ABC):
     num_speakers: int = 1
     """Voices to choose from."""
 
+    def adopt(self, learned: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Be told what the tokenizers of the streams have learned, by stream.
+
+        Most vocoders need not know. One of mel spectra that come in standard scores brings them back to their own
+        scale; that scale is the tokenizer's, and not saved with the vocoder.
+        """
+
     @abstractmethod
     def init_state(self, batch_size: int) -> State:
         """The state before the first frame, for ``batch_size`` rows."""

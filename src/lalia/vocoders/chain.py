@@ -69,6 +69,9 @@ class Chain(Vocoder):
         self.sample_rate = self.vocoder.sample_rate
         self.num_speakers = max(part.num_speakers for part in (*self._stages, self.vocoder))
 
+    def adopt(self, learned: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.vocoder.adopt(learned)
+
     def init_state(self, batch_size: int) -> ChainState:
         return ChainState(
             [stage.init_state(batch_size) for stage in self._stages] + [self.vocoder.init_state(batch_size)]

@@ -59,6 +59,9 @@ class Channels(Vocoder):
         self._inner = self.vocoder.reads[0]
         self.sample_rate, self.num_speakers = self.vocoder.sample_rate, self.vocoder.num_speakers
 
+    def adopt(self, learned: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.vocoder.adopt(learned)
+
     def init_state(self, batch_size: int) -> ChannelStates:
         return ChannelStates([self.vocoder.init_state(batch_size) for _ in self.reads])
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from lalia.audio import Audio
 from lalia.errors import ConfigError
 from lalia.nn.spectral import LogMel, istft, stft
+from lalia.nn.standard import StandardScale
 from lalia.nn.whole import WholeState, collect, init_whole
 from lalia.streaming import State
-from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
+from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence
 from lalia.vocoders.base import Vocoder, check_codes, check_features, check_speaker, find_spec, find_stream, hop_of
 
 __all__ = ["GriffinLim", "griffin_lim"]
@@ -108,6 +109,8 @@ class GriffinLim(Vocoder):
                 f"GriffinLim reads {config.bins} mel bands and {config.stream!r} has {spec.kind.dim}. "
                 "Make bins the same, and upsample 1."
             )
+        else:
+            self.standard = StandardScale()
         self.mel = LogMel.Config(
             config.sample_rate,
             n_fft=config.overlap * self.step,
@@ -117,6 +120,10 @@ class GriffinLim(Vocoder):
             fmax=config.fmax,
         ).build()
         self.register_buffer("inverse", torch.linalg.pinv(self.mel.filters), persistent=False)
+
+    def adopt(self, learned: Mapping[str, Mapping[str, Tensor]]) -> None:
+        if isinstance(self.spec.kind, Continuous):
+            self.standard.adopt(learned.get(self.stream, {}))
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Streams, Audio]]) -> None:
@@ -210,6 +217,6 @@ class GriffinLim(Vocoder):
         rows = []
         for b in range(len(whole)):
             values = whole.row(b).values[0]
-            mel = self.log_mel(values[0]) if whole.discrete else values
+            mel = self.log_mel(values[0]) if whole.discrete else self.standard.inverse(values)
             rows.append(Audio(self.synthesize(mel) if len(mel) else mel.new_zeros(0), self.sample_rate))
         return Audio.batch(rows)

@@ -11,6 +11,7 @@ from lalia.audio import Audio
 from lalia.errors import ConfigError
 from lalia.nn.blocks import run_blocks
 from lalia.nn.fir import Field, FirState, init_fir
+from lalia.nn.standard import StandardScale
 from lalia.streaming import State
 from lalia.streams import Continuous, Streams, StreamSpec
 from lalia.vocoders.base import Vocoder, check_features, check_speaker, find_spec, find_stream, hop_of
@@ -22,6 +23,9 @@ class MelVocoder(Vocoder):
     """Features of a clocked stream to samples through a network with a finite impulse response.
 
     A subclass has ``field`` (what its network sees) and ``forward``. There is one voice: that of the spectrum.
+
+    Where the stream is in standard scores (``Mel`` with ``normalize``), the network still sees spectra as they are, so
+    that one that was trained on these fits.
 
     :param stream: the stream of features, usually of ``Mel``.
     :param sample_rate: of the audio made, in Hz.
@@ -48,14 +52,18 @@ class MelVocoder(Vocoder):
         self.sample_rate = config.sample_rate
         self.hop = hop_of(config.sample_rate, spec.frame_rate, name)
         self.dim = spec.kind.dim
+        self.standard = StandardScale()
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
-        """Features [B, T, D] to samples [B, T * hop]."""
+        """Features [B, T, D], in their own scale, to samples [B, T * hop]."""
+
+    def adopt(self, learned: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.standard.adopt(learned.get(self.stream, {}))
 
     def synthesize(self, streams: Streams, speaker: Tensor | None = None) -> Tensor:
         """The samples [B, T * hop] of segments of one length, with gradients."""
-        samples: Tensor = self(find_stream(streams, self.stream).values)
+        samples: Tensor = self(self.standard.inverse(find_stream(streams, self.stream).values))
         return samples
 
     @property
@@ -81,6 +89,11 @@ class MelVocoder(Vocoder):
         check_features(features, self.stream, self.dim)
         check_speaker(speaker, len(features), self.num_speakers)
         samples, lengths = run_blocks(
-            lambda frames, _: self(frames), self.field, features.values, features.lengths, state, final=final
+            lambda frames, _: self(self.standard.inverse(frames)),
+            self.field,
+            features.values,
+            features.lengths,
+            state,
+            final=final,
         )
         return Audio(samples[:, None], self.sample_rate, lengths)
