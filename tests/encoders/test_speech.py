@@ -391,11 +391,37 @@ def test_configurations_that_cannot_be() -> None:
 
 
 def test_models_that_are_no_speech_encoders(make: Make, tmp_path: Path) -> None:
-    for settings_ in ({"model_type": "gpt2"}, {"model_type": "hubert", "conv_stride": [5, 2, 2, 2, 2, 2, 1]}):
+    for settings_, message in (
+        ({"model_type": "gpt2"}, "is a gpt2 and no speech encoder"),
+        ({"model_type": "hubert", "conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "has frames of 160 samples, not of 320"),
+    ):
         (tmp_path / "config.json").write_text(json.dumps(settings_))
         (tmp_path / "model.safetensors").write_bytes(b"")
-        with pytest.raises(WeightsError, match=rf"is a {settings_['model_type']} and no speech encoder of 50 frames"):
+        with pytest.raises(WeightsError, match=message):
             build(tmp_path)
+
+
+def test_another_frame_rate() -> None:
+    architecture = {
+        "model_type": "hubert",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "conv_dim": [16] * 8,
+        "conv_kernel": [10, 3, 3, 3, 3, 2, 2, 2],
+        "conv_stride": [5, 2, 2, 2, 2, 2, 2, 2],
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    encoder: SpeechEncoder = SpeechEncoder.Config("slow", pretrained=False, architecture=architecture).build()
+    assert encoder.spec.frame_rate == encoder.config.frame_rate == 25.0
+    for samples in (640, 641, 6400, 16000):
+        assert encoder(torch.randn(samples)).shape == (-(-samples // 640), 16)
+    sound = torch.randn(640 * 40)
+    sound = (sound - sound.mean()) / sound.std(unbiased=False)
+    theirs = encoder.model(torch.nn.functional.pad(sound, (0, 80))[None]).last_hidden_state[0]
+    assert torch.allclose(encoder(sound), theirs, atol=1e-4)
 
 
 def test_weights_that_cannot_be_had(tmp_path: Path) -> None:

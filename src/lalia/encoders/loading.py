@@ -1,7 +1,7 @@
 """Speech encoders of ``transformers``: the part that is used, and nothing on the terminal."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ class Loaded:
     :param last: it is the last of the whole model, whose final norm then counts.
     :param normalize: samples are to have zero mean and unit variance.
     :param dim: of the hidden states.
+    :param reach: samples past a frame that it is made of.
     :param facts: what decides the output beside the weights.
     """
 
@@ -68,7 +69,17 @@ class Loaded:
     last: bool
     normalize: bool
     dim: int
+    reach: int
     facts: str
+
+
+def _grid(strides: Sequence[int], kernels: Sequence[int]) -> tuple[int, int]:
+    """Samples of a frame of convolutions one after another, and how many past it a frame is made of."""
+    hop, span = 1, 1
+    for stride, kernel in zip(strides, kernels, strict=True):
+        span += (kernel - 1) * hop
+        hop *= stride
+    return hop, max(span - hop, 0)
 
 
 @contextmanager
@@ -87,7 +98,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load(name: str, layer: int | None, architecture: Mapping[str, Any] | None) -> Loaded:
+def load(name: str, layer: int | None, architecture: Mapping[str, Any] | None, *, hop: int) -> Loaded:
     """The encoder ``name`` up to ``layer``, or one of ``architecture`` with random weights.
 
     These are the same each time, so that tokens made with them can be made again.
@@ -98,12 +109,17 @@ def load(name: str, layer: int | None, architecture: Mapping[str, Any] | None) -
     path = fetch(name) if architecture is None else None
     config = _config(name, path, architecture)
     family = _FAMILIES.get(config.model_type)
-    strides = getattr(config, "conv_stride", (320,))
-    if family is None or (family == "wave" and torch.tensor(strides).prod() != 320):
+    if family is None:
         raise WeightsError(
-            f"{name!r} is a {config.model_type} and no speech encoder of 50 frames a second. "
-            f"Name one of {', '.join(_FAMILIES)}."
+            f"{name!r} is a {config.model_type} and no speech encoder. Name one of {', '.join(_FAMILIES)}."
         )
+    reach = 0
+    if family == "wave":
+        own, reach = _grid(config.conv_stride, config.conv_kernel)
+        if own != hop:
+            raise WeightsError(
+                f"{name!r} has frames of {own} samples, not of {hop}. Give its config.json as architecture."
+            )
     count = "encoder_layers" if family == "whisper" else "num_hidden_layers"
     total = getattr(config, count)
     if layer is not None and not 1 <= layer <= total:
@@ -123,6 +139,7 @@ def load(name: str, layer: int | None, architecture: Mapping[str, Any] | None) -
         model=model,
         family=family,
         layer=kept,
+        reach=reach,
         last=kept == total,
         normalize=normalize,
         dim=config.d_model if family == "whisper" else config.hidden_size,

@@ -4,6 +4,7 @@ Only the layers up to the one that is read are loaded and run.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ __all__ = ["SpeechEncoder"]
 
 _SAMPLE_RATE = 16000
 _HOP = 320
-"""Every encoder of this family has 50 frames a second."""
+"""Samples of a frame, but where the convolutions of an encoder say otherwise (the 25 Hz HuBERT of TWIST)."""
 
 
 def _identity(frames: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def _identity(frames: Tensor) -> Tensor:
 
 
 class SpeechEncoder(Configurable, nn.Module):
-    """Audio to the hidden states of one layer [B, T, D] at 50 Hz, optionally averaged to a lower rate.
+    """Audio to the hidden states of one layer [B, T, D], mostly at 50 Hz, optionally averaged to a lower rate.
 
     Nothing of it is trained.
     """
@@ -47,7 +48,8 @@ class SpeechEncoder(Configurable, nn.Module):
         :param pool: average this many frames (2: 25 Hz).
         :param windows: how long audio is cut.
         :param pretrained: load the weights; otherwise the architecture with random ones, the same each time.
-        :param architecture: the model's ``config.json`` as a mapping, for building it without weights.
+        :param architecture: the model's ``config.json`` as a mapping, for building it without weights, and where it
+            has another frame rate than 50 Hz.
         """
 
         name: str
@@ -69,6 +71,16 @@ class SpeechEncoder(Configurable, nn.Module):
             """Of the sound that it reads, in Hz."""
             return _SAMPLE_RATE
 
+        @property
+        def hop(self) -> int:
+            """Samples of one of the encoder's own frames, known without building anything."""
+            return math.prod((self.architecture or {}).get("conv_stride", (_HOP,)))
+
+        @property
+        def frame_rate(self) -> float:
+            """Of what it gives, in Hz."""
+            return _SAMPLE_RATE / self.hop / self.pool
+
     filters: Tensor
     window: Tensor
 
@@ -80,13 +92,14 @@ class SpeechEncoder(Configurable, nn.Module):
         super().__init__()
         self.config = config
         self.sample_rate = _SAMPLE_RATE
-        loaded = load(config.name, config.layer, None if config.pretrained else config.architecture)
+        loaded = load(config.name, config.layer, None if config.pretrained else config.architecture, hop=config.hop)
         self.model, self.family, self.layer = loaded.model, loaded.family, loaded.layer
         self._last, self._normalize, self._facts = loaded.last, loaded.normalize, loaded.facts
         self.dim = loaded.dim
-        self._hop = _HOP * config.pool
+        self._reach = loaded.reach
+        self._hop = config.hop * config.pool
         self._sizes = config.windows.sizes(_SAMPLE_RATE, self._hop)
-        self.spec = StreamSpec(kind=Continuous(self.dim), frame_rate=50 / config.pool)
+        self.spec = StreamSpec(kind=Continuous(self.dim), frame_rate=config.frame_rate)
         if self.family == "whisper":
             limit = self.model.config.max_source_positions
             if sum(self._sizes) > limit * _HOP:
@@ -166,7 +179,7 @@ class SpeechEncoder(Configurable, nn.Module):
         ]
 
     def forward(self, samples: Tensor) -> Tensor:
-        """One window of samples [N] at 16 kHz to features [T, D], T = ceil(N / 320 / pool)."""
+        """One window of samples [N] at 16 kHz to features [T, D], T = ceil(N / hop / pool)."""
         if self._normalize:
             samples = (samples - samples.mean()) / torch.sqrt(samples.var(unbiased=False) + 1e-7)
         # A whole number of frames; what is added is silence.
@@ -177,8 +190,8 @@ class SpeechEncoder(Configurable, nn.Module):
             case "filterbank":
                 hidden = self.model(input_features=self._fbank_pairs(samples)[None]).last_hidden_state[0]
             case "wave":
-                # The convolutions reach 80 samples past a frame: without them the last frame would be missing.
-                hidden = self.model(F.pad(samples, (0, 80))[None]).last_hidden_state[0]
+                # The convolutions reach past a frame: without what lies there the last frame would be missing.
+                hidden = self.model(F.pad(samples, (0, self._reach))[None]).last_hidden_state[0]
         return hidden if self.config.pool == 1 else hidden.unflatten(0, (-1, self.config.pool)).mean(dim=1)
 
     def _whisper(self, samples: Tensor) -> Tensor:

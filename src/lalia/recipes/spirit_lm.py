@@ -1,11 +1,13 @@
 """SpiRit-LM (Nguyen et al. 2024): spans of speech and of text in one sequence, from words to words."""
 
+from dataclasses import replace
+
 from lalia.layouts import Switch
 from lalia.lm import HF, Linear, Lookup, SpeechLM
 from lalia.recipe import Recipe, Stream
-from lalia.tokenizers import SSLUnits, Text
+from lalia.recipes.twist import MHUBERT_25HZ, VOCODER
+from lalia.tokenizers import Text
 from lalia.training import Interleave, PredictTokens, Trainer, TrainStage
-from lalia.vocoders import UnitHifiGan
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 
@@ -17,7 +19,7 @@ def spirit_lm() -> Recipe:
         name="spirit_lm",
         paper="arXiv:2402.05755",
         streams={
-            "speech": Stream(SSLUnits.Config("slprl/mhubert-base-25hz", layer=11, clusters=501, deduplicate=True)),
+            "speech": Stream(replace(MHUBERT_25HZ, clusters=501)),
             "text": Stream(Text.Config(LLAMA, vocabulary_size=32000, end=2)),
         },
         lms={
@@ -28,7 +30,7 @@ def spirit_lm() -> Recipe:
                 heads={s: Linear.Config() for s in ("switch", *streams)},
             )
         },
-        vocoder=UnitHifiGan.Config("speech", predict_durations=True),
+        vocoder=replace(VOCODER, stream="speech"),
         stages=(
             TrainStage(
                 name="interleave",

@@ -6,9 +6,9 @@ from lalia.layouts import Switch
 from lalia.lm import Linear, Lookup
 from lalia.recipe import Recipe, Stream
 from lalia.recipes.spirit_lm import spirit_lm
+from lalia.recipes.twist import VOCODER
 from lalia.tokenizers import PitchVQ, Style
 from lalia.training import Interleave, PredictTokens
-from lalia.vocoders import UnitHifiGan
 
 
 def spirit_lm_expressive() -> Recipe:
@@ -33,7 +33,7 @@ def spirit_lm_expressive() -> Recipe:
                 heads={s: Linear.Config() for s in own},
             )
         },
-        vocoder=UnitHifiGan.Config("speech", predict_durations=True, num_speakers=4, conditions=beside),
+        vocoder=replace(VOCODER, stream="speech", num_speakers=4, conditions=beside),
         stages=(
             replace(
                 stage,

@@ -225,7 +225,9 @@ class Features(Configurable, nn.Module):
         @property
         def spec(self) -> StreamSpec:
             """What the stream holds, known without building anything."""
-            return StreamSpec(kind=Continuous(self.width * self.stack), frame_rate=50 / self.pool / self.stack)
+            return StreamSpec(
+                kind=Continuous(self.width * self.stack), frame_rate=self.encoder_config.frame_rate / self.stack
+            )
 
     def __init__(self, config: Config, encoder: SpeechEncoder | None = None) -> None:
         """

@@ -54,7 +54,11 @@ class OverEncoder:
     def tiny_encoder(self) -> dict[str, Any]:
         """The fields of a random encoder of HuBERT's shape: the same each time, and without meaning."""
         name = self.encoder if self.encoder.startswith("tiny-") else f"tiny-{self.encoder}"
-        return {"encoder": name, "layer": 2, "pretrained": False, "architecture": dict(_TINY)}
+        own = {k: v for k, v in (self.architecture or {}).items() if k in {"conv_stride", "conv_kernel"}}
+        if own:
+            # Its frame rate stays.
+            own["conv_dim"] = [32] * len(own["conv_stride"])
+        return {"encoder": name, "layer": 2, "pretrained": False, "architecture": {**_TINY, **own}}
 
     def build_encoder(self, ready: SpeechEncoder | None) -> SpeechEncoder:
         """What listens, built.

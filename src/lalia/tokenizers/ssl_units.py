@@ -79,7 +79,9 @@ class SSLUnits(Configurable, nn.Module):
         @property
         def spec(self) -> StreamSpec:
             """What the stream holds, known without building anything."""
-            return StreamSpec(kind=Discrete(self.clusters), frame_rate=50 / self.pool, deduplicated=self.deduplicate)
+            return StreamSpec(
+                kind=Discrete(self.clusters), frame_rate=self.encoder_config.frame_rate, deduplicated=self.deduplicate
+            )
 
     mean: Tensor
     scale: Tensor
