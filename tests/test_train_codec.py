@@ -69,6 +69,17 @@ def test_a_run_becomes_a_tokenizer(corpus, plan, tmp_path):
         train_codec(other, [corpus], run, resume=True)
 
 
+def test_a_run_begins_with_a_codec_that_is_there(corpus, plan, shards, tmp_path):
+    first = load_tokenizer(train_codec(plan, [corpus], tmp_path / "codec"))
+    still = replace(plan, trainer=replace(plan.trainer, max_steps=1, learning_rate=1e-12))
+    again = load_tokenizer(train_codec(still, [corpus], tmp_path / "again", init=tmp_path / "codec"))
+    assert again.config == first.config
+    moved = {n: (t - first.weights()[n]).abs().max() for n, t in again.weights().items() if "quantizer" not in n}
+    assert max(moved.values()) < 1e-6
+    with pytest.raises(CheckpointError, match="holds SSLUnits, not a Codec"):
+        train_codec(still, [corpus], tmp_path / "units", init=shards / "tokenizers" / "units")
+
+
 def test_broken_recordings_are_left_out(corpus, plan, tmp_path, noise):
     for i in range(3):
         soundfile.write(tmp_path / f"{i}.wav", noise(1.0, seed=i), 16000)

@@ -126,6 +126,7 @@ def fit_codec(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the run, and then the codec.")],
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this time.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates. [default: 20000]")] = None,
+    init: Annotated[str | None, typer.Option(help="A trained codec to begin with.")] = None,
     settings: Settings = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The smallest form, to see that it works.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
@@ -145,7 +146,7 @@ def fit_codec(
     changes |= {} if minutes is None else {"max_seconds": 60 * minutes}
     changes |= {} if steps is None else {"max_steps": steps}
     run = replace(run, trainer=replace(run.trainer, **changes))
-    train_codec(run, paths, output, resume=resume, device=device, tell=tell)
+    train_codec(run, paths, output, init=init, resume=resume, device=device, tell=tell)
     if os.environ.get("RANK", "0") == "0":
         made = load_tokenizer(output)
         kind = made.spec.kind

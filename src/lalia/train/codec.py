@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from lalia.config import Configuration, to_dict
 from lalia.data import discover
 from lalia.device import device_of
+from lalia.errors import CheckpointError
 from lalia.model import load_tokenizer, save_tokenizer
 from lalia.nn.discriminators import MultiSpectrum
 from lalia.nn.frame_net import FrameNet
@@ -78,6 +79,7 @@ def train_codec(
     data: Sequence[str | Path],
     run: str | Path,
     *,
+    init: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
     tell: Callable[[str], None] | None = None,
@@ -90,13 +92,19 @@ def train_codec(
 
     :param config: the run, or only the codec.
     :param data: folders, recordings, manifests or cut sets.
+    :param init: a trained codec to begin with, in place of that of the run.
     :param resume: go on where the run stopped.
     :param tell: called with what is worth knowing.
     :raises DataError: there are no recordings, or none is long enough.
     :raises OutputError: the folder holds something else, or another process is training in it.
-    :raises CheckpointError: the run was started with other settings.
+    :raises CheckpointError: the run was started with other settings, or there is no such codec.
     """
     plan = config if isinstance(config, CodecRun) else CodecRun(codec=config)
+    begin = None if init is None else load_tokenizer(init)
+    if begin is not None:
+        if not isinstance(begin, Codec):
+            raise CheckpointError(f"{init} holds {type(begin).__name__}, not a Codec. Name a codec that lalia trained.")
+        plan = replace(plan, codec=begin.config)
     folder = Path(run)
     manifest = discover([Path(p) for p in data])
     with process_group(device_of(device)) as world, claim(folder, _TRAINING) if is_main() else nullcontext():
@@ -108,9 +116,9 @@ def train_codec(
         if not len(train):
             # So few speakers that all fell to the other parts: learning from them beats not learning.
             train, dev = manifest, manifest[:0]
-        codec: Codec = plan.codec.build().to(world.device)
+        codec: Codec = (plan.codec.build() if begin is None else begin).to(world.device)
         torch.manual_seed(plan.trainer.seed)
-        prepared = plan.task.prepare(codec, train, dev, plan.trainer.seed)
+        prepared = plan.task.prepare(codec, train, dev, plan.trainer.seed, begun=begin is not None)
         trainer: Trainer = plan.trainer.build(
             prepared.objective,
             prepared.batches,

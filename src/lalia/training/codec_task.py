@@ -39,15 +39,18 @@ class TrainCodec(Configuration):
     def tiny(self) -> "TrainCodec":
         return replace(self, gan=self.gan.tiny(), seconds=0.5, batch_size=4, micro_batch_size=None)
 
-    def prepare(self, codec: Codec, train: Manifest, dev: Manifest | None, seed: int) -> Prepared:
+    def prepare(
+        self, codec: Codec, train: Manifest, dev: Manifest | None, seed: int, *, begun: bool = False
+    ) -> Prepared:
         """Objective and batches; the codebooks of the codec are started from the recordings.
 
+        :param begun: the codec is trained already, so that its codebooks stay.
         :raises DataError: no recording is long enough.
         """
         batches = self._batches(codec, train, seed)
         with torch.no_grad():
             samples = batches.sample(min(_FIT_SEGMENTS, 4 * self.batch_size))["audio"].samples[:, 0]
-            if len(samples):
+            if len(samples) and not begun:
                 frames = [codec.frames(part.to(next(codec.parameters()))) for part in samples.split(self.batch_size)]
                 codec.quantizer.fit(torch.cat(frames), seed=seed)
         validation = None
