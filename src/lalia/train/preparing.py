@@ -21,7 +21,7 @@ from lalia.recipe import Recipe, slices_of
 from lalia.train.completing import complete
 from lalia.train.learning import begun_with, learn, level_of
 from lalia.train.material import TOKENIZERS
-from lalia.train.tokenizers import with_bundled_units
+from lalia.train.tokenizers import with_bundled
 from lalia.training.distributed import is_main, sum_floats
 
 __all__ = ["RecipeStreams", "prepare_all"]
@@ -46,7 +46,7 @@ def prepare_all(
 ) -> list[Path]:
     """The data as folders of token shards: recordings among them are tokenized into the cache, once.
 
-    :param tiny: use ten minutes of recordings, and the units of a bundled model.
+    :param tiny: use ten minutes of recordings, and the units and the codec that are bundled.
     :param ready: tokenizers that are built already, by configuration.
     :raises DataError: nothing there can be used.
     """
@@ -56,7 +56,7 @@ def prepare_all(
         return folders
     found = {folder: discover([folder]) for folder in raw}
     if tiny:
-        recipe, ready = with_bundled_units(recipe, ready, tell)
+        recipe, ready = with_bundled(recipe, ready, tell)
     places = {folder: _place(recipe, folder, folders, tiny, ready) for folder in raw}
     if is_main():
         maker = RecipeStreams(recipe, ready)

@@ -11,11 +11,11 @@ from lalia.errors import LaliaError, RecipeError
 from lalia.model import bundled, load_tokenizer
 from lalia.recipe import Recipe
 from lalia.store import holds
-from lalia.tokenizers import SSLUnits, States, Style, Text
+from lalia.tokenizers import Codec, SSLUnits, States, Style, Text
 from lalia.train.plan import Tell
 from lalia.vocoders import CodecDecoder
 
-__all__ = ["with_bundled_units", "with_tokenizers"]
+__all__ = ["with_bundled", "with_tokenizers"]
 
 
 def with_tokenizers(recipe: Recipe, named: Mapping[str, str | Path]) -> tuple[Recipe, dict[Configuration, Any]]:
@@ -55,34 +55,66 @@ def _replaced(recipe: Recipe, old: Configuration, new: Configuration) -> Recipe:
     return replace(recipe, streams=streams, vocoder=vocoder)
 
 
-def with_bundled_units(
+def with_bundled(
     recipe: Recipe, ready: Mapping[Configuration, Any], tell: Tell
 ) -> tuple[Recipe, dict[Configuration, Any]]:
-    """A tiny recipe over the units of a bundled model, where its own would be those of a random encoder.
+    """A tiny recipe over the units and the codec that are bundled, where its own would be those of random networks.
 
     :param ready: tokenizers that are built already, by configuration: they stay.
     :returns: the recipe, and all tokenizers that are built.
     """
-    built = dict(ready)
-    try:
-        lender = next(load_tokenizer(name) for name, folder in bundled().items() if holds(folder, "recipe"))
-    except (StopIteration, LaliaError):
+    return _with_codec(*_with_units(recipe, dict(ready), tell), tell)
+
+
+def _with_units(recipe: Recipe, built: dict[Configuration, Any], tell: Tell) -> tuple[Recipe, dict[Configuration, Any]]:
+    lender = _bundled("recipe", SSLUnits)
+    if lender is None:
         return recipe, built
-    if not isinstance(lender, SSLUnits):
-        return recipe, built
-    streams = dict(recipe.streams)
+    before, streams = len(built), dict(recipe.streams)
     for name, stream in recipe.streams.items():
         own = stream.tokenizer
-        if isinstance(own, Style.Config) and own not in ready:
+        if isinstance(own, Style.Config) and own not in built:
             # Clusters of its own, of what the same encoder hears.
             heard = ("encoder", "layer", "windows", "pretrained", "architecture")
             streams[name] = replace(stream, tokenizer=replace(own, **{f: getattr(lender.config, f) for f in heard}))
-        elif isinstance(own, SSLUnits.Config) and own not in ready:
+        elif isinstance(own, SSLUnits.Config) and own not in built:
             config = replace(lender.config, deduplicate=own.deduplicate)
             if config not in built:
                 built[config] = units = SSLUnits(config, lender.encoder)
                 units.load_weights(lender.weights())
             streams[name] = replace(stream, tokenizer=config)
-    if len(built) > len(ready):
+    if len(built) > before:
         tell(f"Units: those of {lender.config.encoder}, layer {lender.config.layer}, that a bundled model has")
     return replace(recipe, streams=streams), built
+
+
+def _with_codec(recipe: Recipe, built: dict[Configuration, Any], tell: Tell) -> tuple[Recipe, dict[Configuration, Any]]:
+    own = [s.tokenizer for s in recipe.streams.values() if hasattr(s.tokenizer, "build_synthesizer")]
+    needed: list[Any] = [config for config in dict.fromkeys(own) if config not in built]
+    lender: Codec | None = _bundled("tokenizer", Codec) if needed else None
+    if lender is None:
+        return recipe, built
+    for old in needed:
+        books = old.spec.kind.num_codebooks
+        if books > lender.config.quantizer.num_books:
+            continue
+        config = replace(lender.config, num_codebooks=books)
+        built[config] = codec = Codec(config)
+        codec.load_weights(lender.weights())
+        recipe = _replaced(recipe, old, config)
+        rate = config.spec.frame_rate
+        tell(f"Codec: {books} codebooks of the bundled one, at {rate:g} Hz, in place of {old.owner.__name__}")
+    return recipe, built
+
+
+def _bundled(kind: str, wanted: type) -> Any:
+    """The first tokenizer of a type that is bundled, alone or with a model; None where its encoder is not here."""
+    for name, folder in bundled().items():
+        if holds(folder, kind):
+            try:
+                found = load_tokenizer(name)
+            except LaliaError:
+                continue
+            if isinstance(found, wanted):
+                return found
+    return None
