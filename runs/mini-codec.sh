@@ -26,5 +26,7 @@ mkdir -p "$work"
     --set trainer.learning_rate=6e-4 --set trainer.min_lr_ratio=0.05 --set trainer.warmup_steps=50 \
     --set task.gan.warmup_steps=3200 --set task.gan.judged_frames=16 --set task.gan.discriminators.0.channels=8
 
-PYTHONPATH="$here/src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-$here/.venv/bin/python}" \
-    "$here/runs/mini-codec/evaluate.py" "$work/codec" "$data" "$work/evaluation.json"
+export PYTHONPATH="$here/src${PYTHONPATH:+:$PYTHONPATH}"
+python=${PYTHON:-$here/.venv/bin/python}
+"$python" "$here/runs/mini-codec/export.py" "$work/codec" "$work/export"
+"$python" "$here/runs/mini-codec/evaluate.py" "$work/export" "$data" "$work/evaluation.json"

@@ -138,9 +138,8 @@ def test_a_tokenizer_that_cannot_speak(lalia, clip, shards, tmp_path):
 
 
 def _as_audiolm(codec):
-    """Of twelve codebooks, as AudioLM's coarse and fine codes have them."""
-    quantizer = ResidualVQ.Config(16, 12)
-    return replace(codec, quantizer=quantizer)
+    """Of twelve codebooks, as AudioLM's coarse and fine codes have them, but at twice its frame rate."""
+    return replace(codec, network=replace(codec.network, strides=(5, 8, 4)), quantizer=ResidualVQ.Config(16, 12))
 
 
 def test_a_trained_codec_is_heard_through_its_own_decoder(corpus, plan, clip, tmp_path):
@@ -156,6 +155,9 @@ def test_a_trained_codec_is_heard_through_its_own_decoder(corpus, plan, clip, tm
         overrides={"stages.semantic.trainer.max_steps": "2"},
     )
     model = load(trained)
+    # Twice as many tokens: twice as many fit.
+    own = find("audiolm").tiny().stages[0].task
+    assert model.recipe.stages[0].task == replace(own, max_tokens=2 * own.max_tokens, max_length=2 * own.max_length)
     # One tokenizer for the codes and their two slices, stored once.
     assert set(model.learned) == {"semantic", "codes"}
     assert model.tokenizer("fine") is model.tokenizer("coarse")

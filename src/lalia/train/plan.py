@@ -103,7 +103,15 @@ def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> R
         # It is stored as slices, and so has their tokenizer.
         like = slices_of(recipe.streams, name)[0]
         streams[name] = replace(streams[name], tokenizer=streams[like].tokenizer)
-    return replace(recipe, streams=streams, vocoder=_of_data(recipe, streams))
+    ratio = _stretch(recipe.streams, streams)
+    stages = tuple(replace(s, task=s.task.stretched(ratio)) for s in recipe.stages) if ratio > 1 else recipe.stages
+    return replace(recipe, streams=streams, vocoder=_of_data(recipe, streams), stages=stages)
+
+
+def _stretch(before: Mapping[str, Stream], now: Mapping[str, Stream]) -> float:
+    """How many times as many frames the data have as the recipe's own tokenizers would give."""
+    rates = [(s.spec.frame_rate, now[n].spec.frame_rate) for n, s in before.items()]
+    return max((new / old for old, new in rates if old is not None and new is not None), default=1.0)
 
 
 def _of_data(recipe: Recipe, streams: Mapping[str, Stream]) -> Vocoder.Config | None:

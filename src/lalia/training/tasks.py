@@ -1,10 +1,11 @@
 """Tasks: which part of a system is trained, by which objective, on batches of which kind."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from torch import nn
 
@@ -64,6 +65,10 @@ class Task(Configuration):
     def trains_vocoder(self) -> bool:
         return False
 
+    def stretched(self, ratio: float) -> Self:
+        """The same task where recordings have so many times as many tokens."""
+        return self
+
     @abstractmethod
     def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
         """Objective and batches over the parts and data."""
@@ -111,6 +116,17 @@ class PredictTokens(Task):
         weights = {term: w.tiny() if isinstance(w, Weight) else w for term, w in self.weights.items()}
         return replace(
             self, weights=weights, max_tokens=4096, micro_tokens=None, max_length=4096, interleave=interleave
+        )
+
+    def stretched(self, ratio: float) -> "PredictTokens":
+        def more(tokens: int | None) -> int | None:
+            return None if tokens is None else math.ceil(tokens * ratio)
+
+        return replace(
+            self,
+            max_tokens=math.ceil(self.max_tokens * ratio),
+            micro_tokens=more(self.micro_tokens),
+            max_length=more(self.max_length),
         )
 
     def check(
