@@ -1,5 +1,6 @@
 """Every recipe works: its tiny form builds, learns in every stage, goes on, speaks, and survives a file."""
 
+import importlib
 import itertools
 import json
 import math
@@ -109,6 +110,12 @@ def test_the_published_form_is_plain_data(name: str) -> None:
     assert recipe.name == name
     assert from_dict(to_dict(recipe)) == recipe
     assert recipe.paper
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_file_is_short(name: str) -> None:
+    text = Path(importlib.import_module(f"lalia.recipes.{name}").__file__ or "").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
 
 
 @pytest.mark.parametrize("name", names())
