@@ -16,7 +16,7 @@ from lalia.errors import LaliaError, RecipeError
 from lalia.lm import SpeechLM
 from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
 from lalia.streams import Discrete, StreamSpec
-from lalia.training.stages import TrainStage
+from lalia.training.stages import System, TrainStage
 from lalia.vocoders import Vocoder
 
 __all__ = ["Recipe", "Stream", "build_lms", "count_parameters", "slices_of"]
@@ -154,7 +154,7 @@ class Recipe(Configuration):
         if len(set(names)) < len(names):
             raise RecipeError(f"Recipe {self.name!r} has stages {', '.join(names)}. Give each a name of its own.")
         for stage in self.stages:
-            stage.check(self.name, self.lms, self.vocoder, specs)
+            stage.check(self.name, System(self.lms, self.vocoder, specs))
 
     @property
     def specs(self) -> dict[str, StreamSpec]:

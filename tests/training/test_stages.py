@@ -18,6 +18,7 @@ from lalia.training.objectives.gan import VocoderGAN
 from lalia.training.objectives.next_token import NextToken
 from lalia.training.objectives.part import PartLoss
 from lalia.training.segments import SegmentBatches
+from lalia.training.tasks import System
 from lalia.training.token_batches import TokenBatches
 from lalia.training.utterances import UtteranceBatches
 from lalia.vocoders import Chain, LearnsAlone
@@ -181,7 +182,7 @@ def test_tasks_name_what_they_cannot_train() -> None:
     gslm = find("gslm")
 
     def check(task: Any, recipe: Recipe = gslm) -> None:
-        task.check("here", recipe.lms, recipe.vocoder, recipe.specs)
+        task.check("here", System(recipe.lms, recipe.vocoder, recipe.specs))
 
     check(PredictTokens("ulm"))
     check(TrainPart("mel"))

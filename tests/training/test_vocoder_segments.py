@@ -23,7 +23,7 @@ from lalia.training import TrainVocoder
 from lalia.training.objectives.gan import VocoderGAN
 from lalia.training.recordings import Recorded
 from lalia.training.segments import SegmentBatches
-from lalia.training.tasks import StageData
+from lalia.training.tasks import StageData, System
 from lalia.vocoders import Chain, HifiGan, MelVocos, Tacotron2, UnitVocos
 from lalia.vocoders.conditions import aligned
 
@@ -186,10 +186,10 @@ def test_the_last_part_of_a_chain_learns_from_what_its_stage_says(tmp_path: Path
     bins = stage.mel.bins
     config = Chain.Config((stage,), MelVocos.Config("mel", sample_rate=RATE).tiny())
     chain = config.build({"units": SPECS["units"]})
-    TASK.check("here", {}, config, {})
+    TASK.check("here", System({}, config, {}))
     made = prepared(chain, recorded, TASK)
     (given,) = next(iter(made.batches))
     assert given["streams"]["mel"].values.shape == (3, 20, bins)
     assert made.objective.vocoder is chain.vocoder
     with pytest.raises(RecipeError, match="names 2 voices, but the vocoder has 1"):
-        replace(TASK, voices=("a", "b")).check("here", {}, config, {})
+        replace(TASK, voices=("a", "b")).check("here", System({}, config, {}))

@@ -1,20 +1,26 @@
 """Stages: what is trained, for how long, in which order."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 from torch import nn
 
 from lalia.config import Configuration
-from lalia.lm import SpeechLM
 from lalia.nn.lora import Lora, LoraLinear, add_lora, merge_lora
-from lalia.streams import StreamSpec
 from lalia.training.loop import Trainer
-from lalia.training.tasks import Parts, PredictTokens, Prepared, StageData, Task, TrainPart, TrainVocoder
-from lalia.vocoders import Vocoder
+from lalia.training.tasks import Parts, PredictTokens, Prepared, StageData, System, Task, TrainPart, TrainVocoder
 
-__all__ = ["Parts", "PredictTokens", "Prepared", "StageData", "Task", "TrainPart", "TrainStage", "TrainVocoder"]
+__all__ = [
+    "Parts",
+    "PredictTokens",
+    "Prepared",
+    "StageData",
+    "System",
+    "Task",
+    "TrainPart",
+    "TrainStage",
+    "TrainVocoder",
+]
 
 
 _TINY_LM_LEARNING_RATE = 2e-3
@@ -48,15 +54,9 @@ class TrainStage(Configuration):
         lora = None if self.lora is None else self.lora.tiny()
         return replace(self, task=self.task.tiny(), trainer=trainer, lora=lora)
 
-    def check(
-        self,
-        recipe: str,
-        lms: Mapping[str, SpeechLM.Config],
-        vocoder: Vocoder.Config | None,
-        specs: Mapping[str, StreamSpec],
-    ) -> None:
+    def check(self, recipe: str, system: System) -> None:
         """:raises RecipeError: the stage trains what is not there."""
-        self.task.check(f"Recipe {recipe!r}, stage {self.name!r}", lms, vocoder, specs)
+        self.task.check(f"Recipe {recipe!r}, stage {self.name!r}", system)
 
     def freeze(self, module: nn.Module) -> None:
         """Leave only the parameters of this stage trainable, its adapters among them; those of others are merged.

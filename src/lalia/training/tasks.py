@@ -58,6 +58,18 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class System:
+    """What there is to train, as a recipe has it.
+
+    :param specs: of all streams, hidden states among them.
+    """
+
+    lms: Mapping[str, SpeechLM.Config]
+    vocoder: Vocoder.Config | None
+    specs: Mapping[str, StreamSpec]
+
+
+@dataclass(frozen=True)
 class Task(Configuration):
     """Which part of a system is trained, by which objective, on batches of which kind."""
 
@@ -74,17 +86,10 @@ class Task(Configuration):
         """Objective and batches over the parts and data."""
 
     @abstractmethod
-    def check(
-        self,
-        where: str,
-        lms: Mapping[str, SpeechLM.Config],
-        vocoder: Vocoder.Config | None,
-        specs: Mapping[str, StreamSpec],
-    ) -> None:
+    def check(self, where: str, system: System) -> None:
         """Refuse to train what is not there.
 
         :param where: the recipe and the stage, for the message.
-        :param specs: of all streams of the recipe.
         :raises RecipeError: the part does not exist, or cannot be trained so.
         """
 
@@ -129,13 +134,8 @@ class PredictTokens(Task):
             max_length=more(self.max_length),
         )
 
-    def check(
-        self,
-        where: str,
-        lms: Mapping[str, SpeechLM.Config],
-        vocoder: Vocoder.Config | None,
-        specs: Mapping[str, StreamSpec],
-    ) -> None:
+    def check(self, where: str, system: System) -> None:
+        lms, specs = system.lms, system.specs
         if (self.lm is None and len(lms) != 1) or (self.lm is not None and self.lm not in lms):
             raise RecipeError(
                 f"{where} trains LM {self.lm!r}, but there is {', '.join(lms) or 'none'}. Name one of them."
@@ -204,14 +204,9 @@ class TrainVocoder(Task):
             self, gan=self.gan.tiny(), seconds=0.5, batch_size=2, micro_batch_size=None, voices=self.voices[:2]
         )
 
-    def check(
-        self,
-        where: str,
-        lms: Mapping[str, SpeechLM.Config],
-        vocoder: Vocoder.Config | None,
-        specs: Mapping[str, StreamSpec],
-    ) -> None:
-        last = vocoder.vocoder if isinstance(vocoder, Chain.Config) else vocoder
+    def check(self, where: str, system: System) -> None:
+        whole = system.vocoder
+        last = whole.vocoder if isinstance(whole, Chain.Config) else whole
         if not isinstance(last, UnitVocoder.Config | MelVocoder.Config):
             kind = "there is none" if last is None else f"it is {last.owner.__name__}"
             raise RecipeError(f"{where} trains a vocoder of units or mel, but {kind}. Give the recipe a UnitVocos.")
@@ -277,13 +272,8 @@ class TrainPart(Task):
             voices=self.voices[:2],
         )
 
-    def check(
-        self,
-        where: str,
-        lms: Mapping[str, SpeechLM.Config],
-        vocoder: Vocoder.Config | None,
-        specs: Mapping[str, StreamSpec],
-    ) -> None:
+    def check(self, where: str, system: System) -> None:
+        vocoder = system.vocoder
         made = vocoder.makes if isinstance(vocoder, Chain.Config) else ("audio",) if vocoder is not None else ()
         if self.makes not in made:
             raise RecipeError(
