@@ -145,6 +145,9 @@ def test_tiny_form(name: str, material: Any, recordings: list[Path], tmp_path: P
 
     spoken = speak(model)
     assert spoken.samples.numel() > 0
+    heard = model.resynthesize(Audio.load(clip, seconds=1.0))
+    assert heard.samples.numel() > 0
+    assert bool(torch.isfinite(heard.samples).all())
 
     model.save(tmp_path / "model")
     again = Model.load(tmp_path / "model")

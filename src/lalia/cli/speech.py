@@ -119,7 +119,7 @@ def resynthesize(
     out = speaker.decode(tokens, voice=voice)
     took = time.perf_counter() - started
     out.save(output)
-    count = int(tokens[speaker.speech_stream].lengths[0])
+    count = sum(int(t.lengths[0]) for t in tokens.values())
     result = {
         "audio": str(output),
         "sample_rate": out.sample_rate,

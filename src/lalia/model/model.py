@@ -220,6 +220,15 @@ class Model:
         return recording.to(rate)
 
     def encode(self, audio: AudioLike) -> Streams:
+        """The streams of a recording that the vocoder speaks; without a vocoder, the speech stream."""
+        reads = () if self.vocoder is None else self.vocoder.reads
+        if set(reads) <= {self.speech_stream}:
+            return self._speech(audio)
+        recording = self.hear(audio)
+        heard = self.listener.hear({self.recipe.streams[s].channel: recording for s in reads}, reads)
+        return {s: heard[s] for s in reads}
+
+    def _speech(self, audio: AudioLike) -> Streams:
         """The speech stream of a recording of any length."""
         stream = self.speech_stream
         recording = self.hear(audio)
@@ -264,12 +273,7 @@ class Model:
     def resynthesize(self, audio: AudioLike, *, voice: int | str | None = None) -> Audio:
         """To tokens and back: what the model hears, in its own voice."""
         self.voice(voice)
-        reads = self._vocoder().reads
-        if set(reads) <= {self.speech_stream}:
-            return self.decode(self.encode(audio), voice=voice)
-        recording = self.hear(audio)
-        heard = self.listener.hear({self.recipe.streams[s].channel: recording for s in reads}, reads)
-        return self.decode({s: heard[s] for s in reads}, voice=voice)
+        return self.decode(self.encode(audio), voice=voice)
 
     def continue_(
         self,
@@ -322,7 +326,7 @@ class Model:
         )
         prompt = self.hear(audio, seconds=prompt_seconds)
         return continue_speech(
-            speaker, lambda: self.encode(prompt)[stream], seconds=seconds, sampler=sampler, seed=seed
+            speaker, lambda: self._speech(prompt)[stream], seconds=seconds, sampler=sampler, seed=seed
         )
 
     @property
@@ -374,7 +378,7 @@ class Model:
         """How likely the language model finds a recording; see ``lalia.model.scoring.score``."""
         stream = self.speech_stream
         lm = self._lm(stream)
-        return score(lm, stream, self.encode(audio)[stream])
+        return score(lm, stream, self._speech(audio)[stream])
 
 
 def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
