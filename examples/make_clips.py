@@ -33,7 +33,7 @@ def converse(voices: tuple[tuple[Synthesizer, str], ...]) -> Audio:
     turns, end = [], 0
     for text, channel, pause in DIALOGUE:
         synthesizer, voice = voices[channel]
-        samples = synthesizer.speak(text, voice).to(RATE).samples[0, 0]
+        samples = synthesizer.speak(text, voice).audio.to(RATE).samples[0, 0]
         start = end + round(pause * RATE)
         turns.append((channel, start, samples))
         end = start + len(samples)
@@ -49,8 +49,8 @@ def main() -> None:
         sys.exit("usage: make_clips.py KOKORO")
     home = Path(sys.argv[1])
     kokoro, flite = Kokoro(home / "model.onnx", home / "voices.npz"), Flite()
-    kokoro.speak(PROMPT, "af_heart").to(RATE).save(HERE / "prompt.flac")
-    kokoro.speak(QUESTION, "bm_george").to(RATE).save(HERE / "question.flac")
+    kokoro.speak(PROMPT, "af_heart").audio.to(RATE).save(HERE / "prompt.flac")
+    kokoro.speak(QUESTION, "bm_george").audio.to(RATE).save(HERE / "question.flac")
     converse(((kokoro, "bf_emma"), (flite, "rms"))).save(HERE / "two-speakers.flac")
 
 

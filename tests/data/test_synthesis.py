@@ -297,17 +297,17 @@ def test_flite_absent() -> None:
 def test_flite_speaks() -> None:
     flite = Flite()
     assert {"slt", "rms"} <= set(flite.voices)
-    plain = flite.speak("The quick brown fox jumps over the lazy dog.", "slt")
+    plain = flite.speak("The quick brown fox jumps over the lazy dog.", "slt").audio
     assert plain.sample_rate == 16_000
     assert 1.5 < plain.seconds < 5
-    slow = flite.speak("The quick brown fox jumps over the lazy dog.", "slt", 0.5)
+    slow = flite.speak("The quick brown fox jumps over the lazy dog.", "slt", 0.5).audio
     assert slow.seconds == pytest.approx(2 * plain.seconds, rel=0.1)
-    again = flite.speak("The quick brown fox jumps over the lazy dog.", "slt")
+    again = flite.speak("The quick brown fox jumps over the lazy dog.", "slt").audio
     assert torch.equal(again.samples, plain.samples)
-    other = flite.speak("The quick brown fox jumps over the lazy dog.", "rms")
+    other = flite.speak("The quick brown fox jumps over the lazy dog.", "rms").audio
     assert not torch.equal(other.samples[..., :8000], plain.samples[..., :8000])
     # What looks like an option is text.
-    assert flite.speak("--help is a word", "slt").seconds > 0.5
+    assert flite.speak("--help is a word", "slt").audio.seconds > 0.5
 
 
 @needs_flite
@@ -381,7 +381,7 @@ def test_kokoro_speaks_the_language_of_the_voice(kokoro: Callable[..., Kokoro]) 
     engine = kokoro()
     assert engine.voices == ("af_heart", "bm_george", "ff_siwis")
     for voice, frequency in (("af_heart", 300), ("bm_george", 400), ("ff_siwis", 500)):
-        audio = engine.speak("Good morning.", voice, 0.5)
+        audio = engine.speak("Good morning.", voice, 0.5).audio
         assert (audio.sample_rate, audio.seconds) == (24_000, 2.0)
         spectrum = torch.fft.rfft(audio.samples[0, 0]).abs()
         assert float(spectrum.argmax()) / audio.seconds == frequency

@@ -27,7 +27,7 @@ SPLITS: Mapping[str, float] = {"train": 0.9, "dev": 0.05, "test": 0.05}
 
 
 class Word(NamedTuple):
-    """A word with its ``start`` and ``end`` in seconds from the beginning of the utterance."""
+    """A word or a phoneme with its ``start`` and ``end`` in seconds from the beginning of the utterance."""
 
     text: str
     start: float
@@ -44,6 +44,7 @@ class Utterance:
     :param start: where it begins in the recording, in seconds.
     :param channel: the channel to take (from 0); None mixes all.
     :param words: the words with their times, where known.
+    :param phones: the phonemes with their times, where known (a synthesizer that tells).
     :raises DataError: a field that is missing, of the wrong type or out of range.
     """
 
@@ -57,6 +58,7 @@ class Utterance:
     speaker: str | None = None
     language: str | None = None
     words: tuple[Word, ...] | None = None
+    phones: tuple[Word, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -119,8 +121,9 @@ class Utterance:
         if not isinstance(data["path"], str) or not data["path"]:
             raise DataError(f"The path is {data['path']!r}. Name a sound file.")
         values = dict(data, path=folder / data["path"])
-        if data.get("words") is not None:
-            values["words"] = _words(data["words"])
+        for name in ("words", "phones"):
+            if data.get(name) is not None:
+                values[name] = _timed(name, data[name])
         return cls(**values)
 
 
@@ -128,14 +131,14 @@ def _finite(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
 
 
-def _words(data: Any) -> tuple[Word, ...]:
+def _timed(name: str, data: Any) -> tuple[Word, ...]:
     cure = "Write [[text, start, end], ...], in seconds from the start of the utterance."
     if not isinstance(data, list):
-        raise DataError(f"The words are {data!r}. {cure}")
+        raise DataError(f"The {name} are {data!r}. {cure}")
     for word in data:
         right = isinstance(word, list) and len(word) == 3 and isinstance(word[0], str)
         if not right or not _finite(word[1]) or not _finite(word[2]) or not word[1] <= word[2]:
-            raise DataError(f"The word {word!r} is not a word with its times. {cure}")
+            raise DataError(f"The {name[:-1]} {word!r} is not a {name[:-1]} with its times. {cure}")
     return tuple(Word(text, float(start), float(end)) for text, start, end in data)
 
 

@@ -13,7 +13,7 @@ import soundfile
 
 from lalia.audio import SHORTEST_SECONDS
 from lalia.data.importers import MANIFEST_NAME
-from lalia.data.manifest import Manifest, Skipped, Utterance
+from lalia.data.manifest import Manifest, Skipped, Utterance, Word
 from lalia.data.report import Report
 from lalia.data.shards import make_folder
 from lalia.data.synthesis.engines import Synthesizer
@@ -25,7 +25,7 @@ __all__ = ["SETTINGS_NAME", "Part", "assign_parts", "synthesize_corpus"]
 SETTINGS_NAME = "synthesis.json"
 """Beside the sound: what it was made of and how."""
 
-_SAVE_EVERY = 200
+_SAVE_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def synthesize_corpus(
         stale.unlink(missing_ok=True)
 
     started = time.monotonic()
+    before = _made_before(target / MANIFEST_NAME)
     made: list[Utterance] = []
     skipped: list[Skipped] = []
     length = worked = 0.0
@@ -121,13 +122,13 @@ def synthesize_corpus(
             reader = speaker.format(voice=part.voice)
             name = f"{i:05d}-{reader}"
             path = target / f"{name}.flac"
-            duration = _duration(path)
-            if duration is None:
+            duration, phones = _duration(path), before.get(name)
+            if duration is None or name not in before:
                 if max_seconds is not None and time.monotonic() - started >= max_seconds:
                     complete = False
                     break
                 try:
-                    duration = _read_out(synthesizer, part, path, sample_rate)
+                    duration, phones = _read_out(synthesizer, part, path, sample_rate)
                 except AudioError as error:
                     skipped.append(Skipped(name, str(path), str(error).split(". ")[0].rstrip(".")))
                     failures += 1
@@ -142,7 +143,11 @@ def synthesize_corpus(
                     Manifest(made).save(target / MANIFEST_NAME)
             failures = 0
             length += duration
-            made.append(Utterance(name, path, duration=duration, text=part.text, speaker=reader, language=language))
+            made.append(
+                Utterance(
+                    name, path, duration=duration, text=part.text, speaker=reader, language=language, phones=phones
+                )
+            )
             if progress is not None:
                 progress(*((length, speech_seconds) if speech_seconds is not None else (len(made), len(sentences))))
     finally:
@@ -197,6 +202,11 @@ def _remember(path: Path, settings: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _made_before(manifest: Path) -> dict[str, tuple[Word, ...] | None]:
+    """The phonemes of what the manifest names: a sound file alone does not tell them."""
+    return {u.id: u.phones for u in Manifest.read(manifest)} if manifest.exists() else {}
+
+
 def _duration(path: Path) -> float | None:
     """Of a file that is there and sound, in seconds."""
     try:
@@ -207,9 +217,12 @@ def _duration(path: Path) -> float | None:
     return seconds if seconds >= SHORTEST_SECONDS else None
 
 
-def _read_out(synthesizer: Synthesizer, part: Part, path: Path, sample_rate: int | None) -> float:
-    audio = synthesizer.speak(part.text, part.voice, part.speed)
+def _read_out(
+    synthesizer: Synthesizer, part: Part, path: Path, sample_rate: int | None
+) -> tuple[float, tuple[Word, ...] | None]:
+    spoken = synthesizer.speak(part.text, part.voice, part.speed)
+    audio = spoken.audio
     audio.check(f"what {synthesizer.name} made of {part.text!r}")
     audio = audio.mono() if sample_rate is None else audio.mono().to(sample_rate)
     audio.save(path)
-    return audio.seconds
+    return audio.seconds, spoken.phones

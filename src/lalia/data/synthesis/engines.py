@@ -4,6 +4,7 @@ import importlib
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +12,26 @@ from typing import Any, Protocol
 import numpy as np
 
 from lalia.audio import Audio
+from lalia.data.manifest import Word
 from lalia.errors import AudioError, ConfigError, MissingDependency, WeightsError
 
-__all__ = ["Flite", "Kokoro", "Synthesizer"]
+__all__ = ["Flite", "Kokoro", "Spoken", "Synthesizer"]
 
 SLOWEST, FASTEST = 0.5, 2.0
 
 _TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A text, read out.
+
+    :param audio: [1, 1, N].
+    :param phones: its phonemes with their times, where the synthesizer tells them.
+    """
+
+    audio: Audio
+    phones: tuple[Word, ...] | None = None
 
 
 class Synthesizer(Protocol):
@@ -31,8 +45,8 @@ class Synthesizer(Protocol):
     @property
     def voices(self) -> tuple[str, ...]: ...
 
-    def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
-        """The text, read out: [1, 1, N] at the rate of the voice.
+    def speak(self, text: str, voice: str, speed: float = 1.0) -> Spoken:
+        """The text, read out, at the rate of the voice.
 
         :param voice: one of ``voices``.
         :param speed: 2 is twice as fast as 1; from 0.5 to 2.
@@ -66,7 +80,7 @@ class Flite:
         listed = subprocess.run([self.program, "-lv"], capture_output=True, text=True, check=False, timeout=30).stdout
         return tuple(sorted(listed.partition(":")[2].split()))
 
-    def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
+    def speak(self, text: str, voice: str, speed: float = 1.0) -> Spoken:
         _check(self, text, voice, speed)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "speech.wav")
@@ -78,7 +92,7 @@ class Flite:
                 raise _unspoken(self, text, type(error).__name__) from None
             if done.returncode or not path.exists():
                 raise _unspoken(self, text, f"exit status {done.returncode}")
-            return Audio.load(path, mono=True)
+            return Spoken(Audio.load(path, mono=True))
 
 
 _LANGUAGES = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "h": "hi", "i": "it", "p": "pt-br"}
@@ -91,7 +105,7 @@ class Kokoro:
     It runs through the package kokoro-onnx, whose phonemes come from espeak-ng (GPL): use it to make data, in an
     environment of its own. The model draws noise, so the same sentence differs in its last bits each time.
 
-    :param model: the model in ONNX form.
+    :param model: the model in ONNX form. One that has its durations among its outputs tells the times of phonemes.
     :param voices: an ``.npz`` file with a style array [n, 1, 256] for each voice.
     :raises MissingDependency: kokoro-onnx is not installed.
     :raises WeightsError: a file is missing or is not what it should be.
@@ -117,15 +131,18 @@ class Kokoro:
             raise WeightsError(f"{model} and {voices} are not Kokoro ({reason}). Fetch them again.") from None
         self.voices = tuple(sorted(name for name in names if name[:1] in _LANGUAGES))
 
-    def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
+    def speak(self, text: str, voice: str, speed: float = 1.0) -> Spoken:
         _check(self, text, voice, speed)
         try:
-            samples, sample_rate = self._engine.create(text, voice=voice, speed=speed, lang=_LANGUAGES[voice[0]])
+            samples, sample_rate, timings = self._engine.create_timed(
+                text, voice=voice, speed=speed, lang=_LANGUAGES[voice[0]]
+            )
         except (ValueError, IndexError, RuntimeError) as error:
             raise _unspoken(self, text, str(error).strip() or type(error).__name__) from None
         audio = Audio(np.asarray(samples, np.float32), sample_rate)
         audio.check(f"what {self.name} made of {_short(text)}")
-        return audio
+        phones = tuple(Word(t.phoneme, round(t.start, 4), round(t.end, 4)) for t in timings)
+        return Spoken(audio, phones or None)
 
 
 def _check(engine: Synthesizer, text: str, voice: str, speed: float) -> None:
