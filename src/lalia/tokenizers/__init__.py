@@ -13,7 +13,9 @@ from lalia.tokenizers.encodec import EnCodec
 from lalia.tokenizers.features import Features, Mel
 from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.letters import Letters
 from lalia.tokenizers.mimi import Mimi
+from lalia.tokenizers.phones import Phones
 from lalia.tokenizers.pitch_vq import PitchVQ
 from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
@@ -34,9 +36,11 @@ __all__ = [
     "FrameNet",
     "GroupedResidualVQ",
     "Learns",
+    "Letters",
     "Levelled",
     "Mel",
     "Mimi",
+    "Phones",
     "Pitch",
     "PitchVQ",
     "ResidualVQ",

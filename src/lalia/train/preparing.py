@@ -13,7 +13,18 @@ import torch
 from lalia.audio import Audio
 from lalia.checkpoints import cache_dir
 from lalia.config import Configuration, to_dict
-from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
+from lalia.data import (
+    Manifest,
+    Skipped,
+    StreamInfo,
+    TokenRow,
+    Utterance,
+    Word,
+    discover,
+    info_of,
+    tokenize_corpus,
+    unusable,
+)
 from lalia.errors import DataError
 from lalia.listening import Listener
 from lalia.model import HeldTokenizers, is_duplex, save_tokenizer
@@ -23,6 +34,7 @@ from lalia.train.learning import begun_with, learn, level_of
 from lalia.train.material import TOKENIZERS
 from lalia.train.tokenizers import with_bundled
 from lalia.training.distributed import is_main, sum_floats
+from lalia.vocoders import Chain
 
 __all__ = ["RecipeStreams", "prepare_all"]
 
@@ -161,12 +173,11 @@ class RecipeStreams:
     def encode(self, loaded: Sequence[tuple[Utterance, "Heard"]]) -> list[TokenRow | Skipped]:
         rows: list[TokenRow | Skipped] = []
         for u, heard in loaded:
-            sounds, words = heard.sounds, u.words
-            if words is not None and heard.start:
-                words = tuple(w._replace(start=w.start - heard.start, end=w.end - heard.start) for w in words)
+            sounds = heard.sounds
+            words, phones = (_moved(x, -heard.start) for x in (u.words, u.phones))
             levels = {n: x for n, level in self._levels.items() if (x := level(u)) is not None}
             try:
-                streams = self.listener.hear(sounds, self.names, text=u.text, words=words, levels=levels)
+                streams = self.listener.hear(sounds, self.names, text=u.text, words=words, phones=phones, levels=levels)
             except DataError as error:
                 rows.append(Skipped(u.id, str(u.path), str(error)))
                 continue
@@ -178,6 +189,12 @@ class RecipeStreams:
             kept = {n: streams[n].to("cpu") for n in self.names}
             rows.append(TokenRow(u.id, seconds, kept, u.speaker, u.text, u.language))
         return rows
+
+
+def _moved(words: Sequence[Word] | None, seconds: float) -> Sequence[Word] | None:
+    if words is None or not seconds:
+        return words
+    return tuple(w._replace(start=w.start + seconds, end=w.end + seconds) for w in words)
 
 
 def _turn(audio: Audio) -> tuple[float, float]:
@@ -195,6 +212,9 @@ def _needed(recipe: Recipe) -> tuple[str, ...]:
     """The streams that some language model reads or predicts, or that the vocoder reads."""
     used = {s for lm in recipe.lms.values() for s in (*lm.layout.streams, *lm.heads)}
     used |= set() if recipe.vocoder is None else set(recipe.vocoder.reads)
+    if isinstance(recipe.vocoder, Chain.Config):
+        # What its parts make is what they learn to make.
+        used |= {s for stage in recipe.vocoder.stages for s in (stage.stream, *stage.made)}
     # What is stored in slices need not be stored whole.
     return tuple(n for n in recipe.streams if n in used and not slices_of(recipe.streams, n))
 

@@ -45,7 +45,7 @@ class Chain(Vocoder):
             made: set[str] = set()
             for stage in self.stages:
                 found |= dict.fromkeys(n for n in (stage.stream,) if n not in made)
-                made.add(stage.makes)
+                made |= set(stage.made)
             return tuple(found | dict.fromkeys(n for n in self.vocoder.reads if n not in made))
 
         @property
@@ -60,9 +60,10 @@ class Chain(Vocoder):
         self.stages, self.reads = nn.ModuleList(), config.reads
         for part in config.stages:
             stage: Stage = part.build(known)
-            taken = sorted(set(stage.makes) & set(known))
+            # A stream that recordings have too (units) is learned from these, and made where there is no recording.
+            taken = sorted(name for name, spec in stage.makes.items() if known.get(name, spec) != spec)
             if taken:
-                raise ConfigError(f"{type(stage).__name__} makes the stream {taken[0]!r}, which exists. Rename it.")
+                raise ConfigError(f"{type(stage).__name__} makes another {taken[0]!r} than there is. Rename it.")
             known.update(stage.makes)
             self.stages.append(stage)
         self.vocoder: Vocoder = config.vocoder.build(known)
