@@ -1,7 +1,7 @@
 """A recipe with its parts: what a user holds."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,20 +12,22 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio, AudioLike
 from lalia.checkpoints.hub import name_of
-from lalia.errors import CheckpointError, ConfigError
+from lalia.errors import CheckpointError, ConfigError, DataError
 from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
 from lalia.model.continuation import Continuation, Speaker, continue_speech
+from lalia.model.dialogue import Dialogue, Event
 from lalia.model.held import HeldTokenizers
 from lalia.model.merged import on_the_clock
 from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.voices import find_voice
-from lalia.model.weights import assign_tensors, load_tensors, tensors_of
+from lalia.model.weights import assign_tensors, load_tensors, matches, tensors_of
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
+from lalia.tokenizers import Letters
 from lalia.vocoders import CodecDecoder, Vocoder
 
 __all__ = ["Model"]
@@ -58,6 +60,8 @@ class Model:
     ) -> None:
         self.recipe = recipe
         self.specs = recipe.specs
+        self.fetched: tuple[str, ...] = ()
+        """Patterns of weights that are not saved, for they are as others published them."""
         self.lms = build_lms(recipe) if lms is None else lms
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
         self.tokenizers = HeldTokenizers(recipe.streams, learned=learned, identities=identities)
@@ -94,7 +98,8 @@ class Model:
             raise CheckpointError(f"{folder / DESCRIPTION} holds no recipe. Name the directory of a model.")
         tensors, learned = _split(read_weights(folder))
         model = cls(recipe, learned=learned, identities=more.get("tokenizers", {}))
-        load_tensors(model.module, tensors, str(folder))
+        model.fetched = tuple(more.get("fetched", ()))
+        load_tensors(model.module, tensors, str(folder), fetched=model.fetched)
         model.module.to(device=device, dtype=dtype).eval()
         return model
 
@@ -122,21 +127,29 @@ class Model:
             warnings.warn(lacking, stacklevel=3)
         return model
 
-    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    def save(
+        self, folder: str | Path, *, dtype: torch.dtype | None = None, fetched: Sequence[str] | None = None
+    ) -> None:
         """Write the model as a directory.
 
         :param dtype: of floating-point parameters on disk; as they are when not given. Statistics, and what the
             tokenizers learned, keep their precision: a rounded tokenizer would be another one.
+        :param fetched: fnmatch patterns of weights that are as others published them: ``load`` fetches these anew, by
+            the recipe. Those that the model itself was loaded without when not given.
         """
         folder = Path(folder)
+        self.fetched = self.fetched if fetched is None else tuple(fetched)
         parameters = {name for name, _ in self.module.named_parameters()}
         tensors = {
-            n: t.to(dtype) if dtype is not None and n in parameters else t for n, t in tensors_of(self.module).items()
+            n: t.to(dtype) if dtype is not None and n in parameters else t
+            for n, t in tensors_of(self.module).items()
+            if not matches(n, self.fetched)
         }
         tensors |= {f"{_TOKENIZERS}{s}.{n}": t for s, part in self.learned.items() for n, t in part.items()}
         write_weights(folder, tensors)
         # The description last: a directory without it is not taken for a model.
-        write_description(folder, "recipe", self.recipe, tokenizers=self.identities)
+        more = {"fetched": list(self.fetched)} if self.fetched else {}
+        write_description(folder, "recipe", self.recipe, tokenizers=self.identities, **more)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -152,7 +165,7 @@ class Model:
 
         :raises CheckpointError: a tensor is missing, unknown or of another shape.
         """
-        load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder))
+        load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder), fetched=self.fetched)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -364,9 +377,54 @@ class Model:
         """
         if not 0 < seconds <= _LONGEST_SECONDS:
             raise ConfigError(f"An answer of {seconds} s was asked for. Ask for over 0 and at most 600.")
+        if self.recipe.talk is not None:
+            talk = self.dialogue(seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=speak)
+            return talk.answer(audio)
         number = self.voice(voice) if speak and self.vocoder is not None else None
         question = self._prompt(audio, None).mono()
         return answer(self, question, seconds=seconds, temperature=temperature, seed=seed, voice=number, speak=speak)
+
+    def dialogue(self, **settings: Any) -> Dialogue:
+        """A conversation of turns; see ``Dialogue`` for its settings.
+
+        :raises ConfigError: the model keeps none.
+        """
+        return Dialogue(self, **settings)
+
+    def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:
+        """An answer to a spoken question as it comes: what was heard, text, sound; see ``Dialogue.turn``.
+
+        :raises ConfigError: the model keeps no conversation.
+        """
+        return self.dialogue(**settings).turn(audio)
+
+    def say(self, text: str, *, voice: int | str | None = None) -> Audio:
+        """A text, read out.
+
+        :raises ConfigError: the model does not read letters, or has not that voice.
+        :raises DataError: there is nothing to read out.
+        """
+        vocoder, number = self._vocoder(), self.voice(voice)
+        stream = vocoder.reads[0]
+        letters = self.tokenizer(stream) if len(vocoder.reads) == 1 else None
+        if not isinstance(letters, Letters):
+            raise ConfigError(f"Model {self.recipe.name!r} does not read text out. Choose another, like mini.")
+        if not any(c.isalnum() for c in text):
+            raise DataError(f"There is nothing to read out in {text[:40]!r}. Give it words.")
+        return self.decode({stream: letters.encode(text)}, voice=number)
+
+    def transcribe(self, audio: AudioLike) -> str:
+        """What is said in a recording, as the model hears it.
+
+        :raises ConfigError: the model hears no words.
+        :raises AudioError: the recording cannot be read, or is empty or silent.
+        """
+        talk = self.recipe.talk
+        recognizer: Any = None if talk is None else self.tokenizer(talk.question)
+        if not hasattr(recognizer, "transcribe"):
+            raise ConfigError(f"Model {self.recipe.name!r} hears no words. Choose another, like mini.")
+        texts: list[str] = recognizer.transcribe(self._prompt(audio, None).mono())
+        return texts[0]
 
     def _predict_durations(self, units: TokenSequence) -> Tensor:
         vocoder: Any = self.vocoder

@@ -1,65 +1,70 @@
 """mini: the default model, to be talked to on a laptop; close to Freeze-Omni, LLaMA-Omni and DiVA in kind."""
 
 from dataclasses import replace
+from typing import Any
 
+from lalia.layouts import Concat, Flat
+from lalia.lm import HF, Linear, Lookup, Project, Sampler, Sampling, SpeechLM
 from lalia.nn.spectral import LogMel
-from lalia.recipe import Recipe, Stream
+from lalia.recipe import Recipe, Stream, Talk
 from lalia.recipes.mini_gslm import GAN_RATE, mini_gslm
-from lalia.tokenizers import Letters, Phones, Pitch
+from lalia.tokenizers import Letters, Phones, Pitch, SoftText, Text
 from lalia.training import Trainer, TrainPart, TrainStage, TrainVocoder
 from lalia.vocoders import G2P, Chain, UnitFastSpeech, UnitVocos
 
+LM = "smollm2-135m-instruct"
 VOICES = ("af_heart", "am_michael", "af_bella")
-MEL = LogMel.Config(24000, n_fft=1024, hop=256, bins=100)
 FAST = Trainer.Config(
-    6000, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01, precision="bf16", eval_every=250, save_every=250
+    4000, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01, precision="bf16", eval_every=100, save_every=100
 )
 
 
 def mini() -> Recipe:
-    """Letters -> phones -> units and pitch -> Vocos on these, 24 kHz; all of it as the text comes."""
+    """Whisper's words with its doubts -> SmolLM2 -> letters -> phones -> units and pitch -> Vocos, 24 kHz."""
     gslm = mini_gslm()
     gan = gslm.stages[1].task
     assert isinstance(gan, TrainVocoder)
-    speech = replace(gan, gan=replace(gan.gan, mel=MEL), voices=VOICES)
+    mel = LogMel.Config(24000, n_fft=1024, hop=256, bins=100)
+    text = Text.Config(LM, vocabulary_size=49152, end=2)
+    turns = Concat((Flat("before", closed=False), Flat("question"), Flat("after", closed=False), Flat("text")))
+    llm = SpeechLM.Config(
+        layout=turns,
+        inputs={
+            **{s: Lookup(tied_to="text") for s in ("before", "after")},
+            "question": Project.Config(identity=True),
+            "text": Lookup(),
+        },
+        backbone=HF.Config(LM),
+        heads={"text": Linear.Config(tied=True)},
+        sampler=Sampler(Sampling(temperature=0.0)),
+    )
+    units: dict[str, Any] = {"num_speakers": 8, "predict_durations": True, "conditions": ("pitch",)}
+    shape: dict[str, Any] = {"upsample": 2, "dim": 384, "ffn_dim": 1024, "num_layers": 8, "lookahead": 1}
+    vocos = UnitVocos.Config("units", sample_rate=24000, **units, **shape)
+    spell = TrainPart("phones", max_tokens=6000)
+    speak = TrainPart("units", max_tokens=8000, voices=VOICES)
+    sound = replace(gan, gan=replace(gan.gan, mel=mel), voices=VOICES)
     return Recipe(
         name="mini",
         paper="after arXiv:2411.00774 and arXiv:2409.06666",
         streams={
+            **dict.fromkeys(("before", "after"), Stream(text, text="")),
+            "question": Stream(SoftText.Config(text=LM), channel="user"),
+            "text": Stream(text),
             **gslm.streams,
             "pitch": Stream(Pitch.Config(voicing=True)),
             "phones": Stream(Phones.Config()),
             "letters": Stream(Letters.Config()),
         },
-        lms={},
-        vocoder=Chain.Config(
-            stages=(G2P.Config("letters"), UnitFastSpeech.Config("phones", num_speakers=8)),
-            vocoder=UnitVocos.Config(
-                "units",
-                sample_rate=24000,
-                num_speakers=8,
-                predict_durations=True,
-                conditions=("pitch",),
-                upsample=2,
-                dim=384,
-                ffn_dim=1024,
-                num_layers=8,
-                lookahead=1,
-            ),
-        ),
+        lms={"llm": llm},
+        vocoder=Chain.Config((G2P.Config("letters"), UnitFastSpeech.Config("phones", num_speakers=8)), vocos),
+        talk=Talk(),
         stages=(
+            TrainStage(name="spell", task=spell, train=("vocoder.stages.0.*",), trainer=FAST),
+            TrainStage(name="speak", task=speak, train=("vocoder.stages.1.*",), trainer=FAST),
             TrainStage(
-                name="spell", task=TrainPart("phones", max_tokens=12_000), train=("vocoder.stages.0.*",), trainer=FAST
-            ),
-            TrainStage(
-                name="speak",
-                task=TrainPart("units", max_tokens=8000, voices=VOICES),
-                train=("vocoder.stages.1.*",),
-                trainer=FAST,
-            ),
-            TrainStage(
-                name="vocoder",
-                task=speech,
+                name="sound",
+                task=sound,
                 train=("vocoder.vocoder.*",),
                 trainer=replace(GAN_RATE, max_steps=30_000, precision="bf16"),
             ),

@@ -5,8 +5,8 @@ written: what comes later changes nothing that was read before.
 """
 
 import re
-from functools import cache
-from typing import Any
+import unicodedata
+from collections.abc import Callable
 
 __all__ = ["spoken_form", "spoken_word"]
 
@@ -90,13 +90,15 @@ def spoken_word(word: str, before: str = "") -> str:
 
     :param before: the word before it, as it was written: after a figure, "kg" is a unit.
     """
+    word = unicodedata.normalize("NFKC", word)
     if word.lower() in _ABBREVIATIONS:
         return _ABBREVIATIONS[word.lower()]
     edges = _EDGES.match(word)
     assert edges is not None, "every word matches"
     _, core, end = edges.groups()
     end = "".join(dict.fromkeys(c for c in end.replace("…", ".") if c in ".,;:!?"))
-    return _core(core, before.strip(".,;:!?()[]")) + end if core else ""
+    said = _core(core, before.strip(".,;:!?()[]"))
+    return said + end if any(c.isalnum() for c in said) else ""
 
 
 def _core(word: str, before: str) -> str:
@@ -105,13 +107,13 @@ def _core(word: str, before: str) -> str:
         return _UNITS[lower]
     if word in _SIGNS:
         return _SIGNS[word]
-    if not any(c.isdigit() for c in word):
+    if not any(c.isdecimal() for c in word):
         return _without_figures(word)
     for pattern, read in _READERS:
         if match := pattern.fullmatch(word):
             return read(*match.groups())
     # "B2B", "covid-19", "3x": the figures among the letters, each run by itself.
-    return " ".join(_number(p) if p[0].isdigit() else _without_figures(p) for p in re.findall(r"\d+|[^\d\W]+", word))
+    return " ".join(_number(p) if p[0].isdecimal() else _without_figures(p) for p in re.findall(r"\d+|[^\d\W]+", word))
 
 
 def _without_figures(word: str) -> str:
@@ -121,25 +123,72 @@ def _without_figures(word: str) -> str:
     return " ".join(word.replace("’", "'").replace("—", ", ").replace("–", ", ").split())
 
 
-@cache
-def _engine() -> Any:
-    import inflect
-
-    return inflect.engine()
+_SMALL = tuple(
+    [
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+    ]
+)
+_TENS = tuple("zero ten twenty thirty forty fifty sixty seventy eighty ninety".split())  # noqa: SIM905
+_GROUPS = ("", " thousand", " million", " billion", " trillion", " quadrillion")
+_ORDINALS = {
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
 
 
 def _cardinal(digits: str) -> str:
-    return str(_engine().number_to_words(digits, andword="", comma="")).replace("  ", " ")
+    """Figures, up to eighteen of them, as a number in words (American: without "and")."""
+    value = int(digits)
+    said: list[str] = []
+    for group in _GROUPS:
+        value, below = divmod(value, 1000)
+        if below:
+            said.insert(0, _hundreds(below) + group)
+    return " ".join(said) or _SMALL[0]
+
+
+def _hundreds(value: int) -> str:
+    hundreds, below = divmod(value, 100)
+    said = [f"{_SMALL[hundreds]} hundred"] if hundreds else []
+    if 0 < below < 20:
+        said.append(_SMALL[below])
+    elif below:
+        said.append(_TENS[below // 10] + (f"-{_SMALL[below % 10]}" if below % 10 else ""))
+    return " ".join(said)
 
 
 def _number(text: str) -> str:
     """A number without a unit; four figures without a comma are read as a year."""
     text = text.replace(",", "") if "," in text else _year(text)
-    if not text[0].isdigit():
+    if not text[0].isdecimal():
         return text
     whole, _, fraction = text.partition(".")
-    if (len(whole) > 1 and whole[0] == "0") or len(whole) > 15:
-        return " ".join(_cardinal(d) for d in text if d.isdigit())
+    if (len(whole) > 1 and whole[0] == "0") or len(whole) > 18:
+        return " ".join(_cardinal(d) for d in text if d.isdecimal())
     return _cardinal(whole) + (" point " + " ".join(_cardinal(d) for d in fraction) if fraction else "")
 
 
@@ -179,8 +228,10 @@ def _time(hours: str, minutes: str, half: str | None) -> str:
 
 
 def _ordinal(digits: str, _: str) -> str:
-    digits = digits.replace(",", "")
-    return str(_engine().number_to_words(_engine().ordinal(digits), andword="", comma=""))
+    said = _cardinal(digits.replace(",", ""))
+    at = max(said.rfind(" "), said.rfind("-")) + 1
+    last = said[at:]
+    return said[:at] + _ORDINALS.get(last, f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th")
 
 
 def _decade(digits: str) -> str:
@@ -188,7 +239,7 @@ def _decade(digits: str) -> str:
     return f"{said[:-1]}ies" if said.endswith("y") else f"{said}s"
 
 
-_READERS: tuple[tuple[re.Pattern[str], Any], ...] = (
+_READERS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = (
     (_MONEY, _money),
     (_TIME, _time),
     (_ORDINAL, _ordinal),
