@@ -91,6 +91,7 @@ class Talk(Configuration):
     :param question: the stream of what the user says, as it is heard.
     :param after: the stream of the template between the question and the reply.
     :param reply: the stream of the text of the reply.
+    :param by_sentence: speak a sentence when all of it is written (a cascade with a synthesizer of sentences).
     :param system: the instructions, where no others are given.
     :param unclear: what is replied to what was not understood.
     """
@@ -100,6 +101,7 @@ class Talk(Configuration):
     question: str = "question"
     after: str = "after"
     reply: str = "text"
+    by_sentence: bool = False
     system: str = "You are a helpful voice assistant. Answer in one or two short sentences."
     unclear: str = "Sorry, I did not understand that. Could you say it again?"
 
