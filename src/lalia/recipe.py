@@ -4,7 +4,7 @@ A recipe says which streams there are, which language models read and predict th
 streams into sound. ``config.to_dict`` and ``from_dict`` keep it beside the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -202,7 +202,11 @@ class Recipe(Configuration):
     @property
     def channels(self) -> tuple[str | None, ...]:
         """Whose sides of the conversation there are: the model's own first, where it has no name."""
-        named = dict.fromkeys(s.channel for s in self.streams.values())
+        return self.channels_of(self.streams)
+
+    def channels_of(self, names: Iterable[str]) -> tuple[str | None, ...]:
+        """The same of some streams only."""
+        named = dict.fromkeys(self.streams[n].channel for n in names)
         return tuple(sorted(named, key=lambda c: c is not None))
 
     @property

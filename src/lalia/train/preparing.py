@@ -73,7 +73,7 @@ def prepare_all(
     if tiny:
         recipe, ready = with_bundled(recipe, ready, tell)
     names = _needed(recipe, stage)
-    places = {folder: _place(recipe, names, folder, folders, tiny, ready) for folder in raw}
+    places = {folder: _place(recipe, names, folder, found, tiny, ready) for folder in raw}
     if is_main():
         maker = RecipeStreams(recipe, ready, names=names)
         for folder in folders:
@@ -96,7 +96,7 @@ def _place(
     recipe: Recipe,
     names: Sequence[str],
     folder: Path,
-    folders: Sequence[Path],
+    found: Mapping[Path, Manifest],
     tiny: bool,
     ready: Mapping[Configuration, Any],
 ) -> Path:
@@ -105,8 +105,10 @@ def _place(
     made_by = {n: ready[s.tokenizer].identity for n, s in streams.items() if s.tokenizer in ready}
     # Tokens hang on all that their tokenizers learn from.
     learn = any(hasattr(getattr(s.tokenizer, "owner", None), "fit") for n, s in streams.items() if n not in made_by)
-    heard = sorted({str(f.resolve()) for f in folders}) if learn else []
-    turns = not is_duplex(recipe)
+    # A folder that has got more recordings is another one.
+    held = {str(f.resolve()): [(u.id, u.duration, u.text) for u in manifest] for f, manifest in found.items()}
+    heard = held if learn else held[str(folder.resolve())]
+    turns = not is_duplex(recipe) and len(recipe.channels_of(names)) > 1
     key = json.dumps([to_dict(streams), made_by, str(folder.resolve()), tiny, heard, turns], sort_keys=True)
     return cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
@@ -138,7 +140,7 @@ class RecipeStreams:
         self.tokenizer = HeldTokenizers(recipe.streams, ready=ready)
         self.names = _needed(recipe) if names is None else tuple(names)
         self.listener = Listener(recipe.streams, self.tokenizer)
-        self._order = recipe.channels
+        self._order = recipe.channels_of(self.names)
         self._by_turns = not is_duplex(recipe)
         self._levels: dict[str, Callable[[Utterance], float | None]] = {}
 
