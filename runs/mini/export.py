@@ -1,6 +1,6 @@
 """One model of several runs: ``export.py WORK OUTPUT``.
 
-Each stage has a run of its own under WORK (``run-spell``, ``run-speak``, ``run-sound``), which left the best that it
+Each stage has a run of its own under WORK (``run-spell``, ``run-utter``, ``run-sound``), which left the best that it
 found on held-out speech; ``hearing.safetensors`` is the encoder that hears short sounds. Weights are stored in 16 bits,
 but what the units' tokenizer learned is not: rounded units would be other units. The text LM stays what its makers
 published, and is fetched.
@@ -17,7 +17,7 @@ from lalia.errors import CheckpointError, LaliaError
 from lalia.model import Model, load
 from lalia.recipes import find
 
-STAGES = {"spell": "vocoder.stages.0.", "speak": "vocoder.stages.1.", "sound": "vocoder.vocoder."}
+STAGES = {"spell": "vocoder.stages.0.", "utter": "vocoder.stages.1.", "sound": "vocoder.vocoder."}
 FETCHED = ("lms.llm.start", "lms.llm.backbone.*", "lms.llm.tables.*", "lms.llm.heads.*")
 
 
@@ -48,7 +48,7 @@ def export(work: Path, output: Path) -> Path:
         tensors = part(work / f"run-{stage}", prefix)
         wanted = {n for n in state if n.startswith(prefix)}
         if set(tensors) != wanted:
-            raise CheckpointError(f"{work}/run-{stage} is of another recipe ({sorted(set(tensors) ^ wanted)[0]}).")
+            raise CheckpointError(f"{work}/run-{stage} is of another recipe ({min(set(tensors) ^ wanted)}).")
         state |= tensors
     model.module.load_state_dict(state)
     model.tokenizers.identities |= {s: model.tokenizer(s).identity for s in learned}
