@@ -123,7 +123,7 @@ def test_mel_of_whisper(make: Make, speech: Speech, bins: int) -> None:
         x = speech(n)
         theirs = WhisperFeatureExtractor(feature_size=bins)(x.numpy(), sampling_rate=16000, padding=False)
         wanted = torch.as_tensor(theirs.input_features[0])
-        got = encoder._whisper_mel(x)
+        got = encoder.mel(x)
         assert got.shape == wanted.shape == (bins, n // 160)
         torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
 
