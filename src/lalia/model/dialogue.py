@@ -265,8 +265,7 @@ class Dialogue:
         audio.check("standard input" if said == "-" else str(said) if isinstance(said, str | Path) else "the recording")
         if hasattr(tokenizer, "hear"):
             (heard,) = tokenizer.hear(audio)
-            tokens = TokenSequence(heard.embeddings[None], torch.tensor([len(heard.embeddings)]))
-            return _Hearing(tokens, heard.text, heard.understood)
+            return _Hearing(tokenizer.tokens_of(heard), heard.text, heard.understood)
         return _Hearing(tokenizer.encode(audio), "", True)
 
 

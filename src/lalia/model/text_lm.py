@@ -7,7 +7,7 @@ from lalia.checkpoints import fetch
 from lalia.errors import ConfigError, WeightsError
 from lalia.lm import HF, Linear, SpeechLM
 from lalia.recipe import Recipe, Stream
-from lalia.tokenizers import SoftText, Text
+from lalia.tokenizers import SoftText, Text, Transcript
 
 __all__ = ["with_text_lm"]
 
@@ -34,6 +34,8 @@ def with_text_lm(recipe: Recipe, name: str) -> Recipe:
         own = stream.tokenizer
         if isinstance(own, Text.Config):
             return replace(stream, tokenizer=text)
+        if isinstance(own, Transcript.Config):
+            return replace(stream, tokenizer=replace(own, text=text))
         return replace(stream, tokenizer=replace(own, text=name)) if isinstance(own, SoftText.Config) else stream
 
     other: SpeechLM.Config = replace(

@@ -24,6 +24,7 @@ from lalia.tokenizers.soft_text import Heard, SoftText
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.states import States
 from lalia.tokenizers.text import Text
+from lalia.tokenizers.transcript import Transcript
 
 __all__ = [
     "DAC",
@@ -54,6 +55,7 @@ __all__ = [
     "States",
     "Style",
     "Text",
+    "Transcript",
     "align_text",
     "assign",
     "durations_of",
