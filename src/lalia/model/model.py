@@ -250,7 +250,7 @@ class Model:
         return {s: heard[s] for s in reads}
 
     def _spoken(self, vocoder: Vocoder) -> tuple[str, ...]:
-        """The streams of a recording that a vocoder speaks: what it reads, or what it makes of that, where it is text."""
+        """The streams of a recording that a vocoder speaks: what it reads, or what it makes of a text."""
         if isinstance(vocoder, Chain) and any(
             isinstance(self.recipe.streams[s].tokenizer, Letters.Config) for s in vocoder.reads
         ):
