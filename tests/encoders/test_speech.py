@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lalia.audio import Audio
+from lalia.checkpoints.quiet import quiet
 from lalia.config import from_dict, to_dict
 from lalia.encoders import SpeechEncoder, Windows
-from lalia.encoders.loading import quiet
 from lalia.errors import ConfigError, WeightsError
 from lalia.streaming import reset_rows, select_rows
 from lalia.streams import Continuous

@@ -13,7 +13,9 @@ from lalia.tokenizers.encodec import EnCodec
 from lalia.tokenizers.features import Features, Mel
 from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.letters import Letters
 from lalia.tokenizers.mimi import Mimi
+from lalia.tokenizers.phones import Phones
 from lalia.tokenizers.pitch_vq import PitchVQ
 from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
@@ -22,6 +24,7 @@ from lalia.tokenizers.soft_text import Heard, SoftText
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.states import States
 from lalia.tokenizers.text import Text
+from lalia.tokenizers.transcript import Transcript
 
 __all__ = [
     "DAC",
@@ -36,9 +39,11 @@ __all__ = [
     "GroupedResidualVQ",
     "Heard",
     "Learns",
+    "Letters",
     "Levelled",
     "Mel",
     "Mimi",
+    "Phones",
     "Pitch",
     "PitchVQ",
     "ResidualVQ",
@@ -50,6 +55,7 @@ __all__ = [
     "States",
     "Style",
     "Text",
+    "Transcript",
     "align_text",
     "assign",
     "durations_of",

@@ -240,7 +240,11 @@ class SoftText(Configurable, nn.Module):
         found = self.hear(audio, state, final=final)
         if state is not None and not final:
             found = [replace(one, embeddings=one.embeddings[:0]) for one in found]
-        return pad_batch([TokenSequence(h.embeddings[None], torch.tensor([len(h.embeddings)])) for h in found])
+        return pad_batch([self.tokens_of(one) for one in found])
+
+    def tokens_of(self, heard: Heard) -> TokenSequence:
+        """The stream [1, S, D] of what was heard."""
+        return TokenSequence(heard.embeddings[None], torch.tensor([len(heard.embeddings)]))
 
     @torch.inference_mode()
     def hear(self, audio: Audio, state: SoftTextState | None = None, *, final: bool = False) -> list[Heard]:
