@@ -41,9 +41,10 @@ _TINY_DIM = 64
 _BATCH = 8
 """Sounds that are read at once."""
 
-_NOBODY, _DOUBT, _NONSENSE = 0.6, -0.6, -1.6
-"""Of noise, hums, tones and silence, the probability that nobody speaks was over 0.6 and the mean log-probability of
-the words at most -0.7; of speech, also at 5 dB below noise, under 0.5, and at least -1.5.
+_NOBODY, _DOUBT, _NONSENSE = 0.75, -0.6, -1.6
+"""Of noise, hums, music and silence, the probability that nobody speaks was over 0.78 and the mean log-probability of
+the words at most -0.7, or that under -2; of speech, also of half a second or at 5 dB below noise, under 0.7 and over
+-1.5.
 """
 
 _LM_WEIGHT = 0.1
