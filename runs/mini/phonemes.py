@@ -1,9 +1,10 @@
-"""Text with its phonemes, without sound: ``phonemes.py MATERIALS OUTPUT``, for the stage that learns to spell.
+"""Text with its phonemes, without sound: ``phonemes.py MATERIALS OUTPUT [--most N]``, for the stage that spells.
 
 The phonemes are those that Kokoro is given, by espeak-ng, of the text as it is read out (figures as words). Of this
 there can be as much as there is text: pronunciation needs many words, and speech few.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -49,11 +50,16 @@ def of_rare_words(sentences: list[str]) -> list[str]:
 
 def main() -> None:
     """Read the command line, and write token shards."""
-    materials, output = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("materials", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--most", type=int, help="sentences")
+    given = parser.parse_args()
+    materials, output = given.materials, given.output
     streams = mini().streams
     letters, phones = (streams[name].tokenizer.build() for name in ("letters", "phones"))
     found = (" ".join(text.split()) for text in texts(materials))
-    chosen = of_rare_words(shuffled([text for text in found if 3 < len(text) <= LONGEST], seed=5))
+    chosen = of_rare_words(shuffled([text for text in found if 3 < len(text) <= LONGEST], seed=5))[: given.most]
     espeak = Tokenizer()
     info = {"letters": info_of(letters), "phones": info_of(phones)}
     with ShardWriter(output, info) as writer, progress("Phonemizing", "sentences") as report:

@@ -4,7 +4,7 @@ A recipe says which streams there are, which language models read and predict th
 streams into sound. ``config.to_dict`` and ``from_dict`` keep it beside the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -91,6 +91,7 @@ class Talk(Configuration):
     :param question: the stream of what the user says, as it is heard.
     :param after: the stream of the template between the question and the reply.
     :param reply: the stream of the text of the reply.
+    :param by_sentence: speak a sentence when all of it is written (a cascade with a synthesizer of sentences).
     :param system: the instructions, where no others are given.
     :param unclear: what is replied to what was not understood.
     """
@@ -100,6 +101,7 @@ class Talk(Configuration):
     question: str = "question"
     after: str = "after"
     reply: str = "text"
+    by_sentence: bool = False
     system: str = "You are a helpful voice assistant. Answer in one or two short sentences."
     unclear: str = "Sorry, I did not understand that. Could you say it again?"
 
@@ -200,7 +202,11 @@ class Recipe(Configuration):
     @property
     def channels(self) -> tuple[str | None, ...]:
         """Whose sides of the conversation there are: the model's own first, where it has no name."""
-        named = dict.fromkeys(s.channel for s in self.streams.values())
+        return self.channels_of(self.streams)
+
+    def channels_of(self, names: Iterable[str]) -> tuple[str | None, ...]:
+        """The same of some streams only."""
+        named = dict.fromkeys(self.streams[n].channel for n in names)
         return tuple(sorted(named, key=lambda c: c is not None))
 
     @property

@@ -13,7 +13,7 @@ from lalia.lm.drawing import Drawer
 from lalia.lm.head import Row
 from lalia.lm.sampling import Sampler
 from lalia.streaming import State, select_rows
-from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, nothing, pad_batch
 
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
@@ -68,7 +68,7 @@ def generate(
     elif not int(grid.lengths.min()):
         raise LayoutError("A row goes on from a state with nothing known. Give it at least one step.")
     hidden = model(grid, state, first=before).movedim(-2, 1)
-    hidden = hidden[torch.arange(num_rows, device=device), grid.lengths - (not before)]
+    hidden = hidden[torch.arange(num_rows, device=device), grid.lengths - int(not before)]
     laid: list[list[Laid]] = []
     steps = 0
     while max_steps is None or steps < max_steps:
@@ -164,7 +164,7 @@ def _start(
         raise LayoutError(f"There are {len(seeds)} seeds for {num_rows} rows. Give one for each.")
     if known and layout.markers:
         # The markers of what is known are known too; of a stream that is not, nothing has been said yet.
-        silent = {s: _silence(specs[s], num_rows) for s in specs if s not in known and s not in layout.markers}
+        silent = {s: nothing(specs[s], num_rows) for s in specs if s not in known and s not in layout.markers}
         marked = layout.mark({**known, **silent}, specs)
         known = {s: t for s, t in marked.items() if s not in silent}
     done = (*complete, *(s for s in specs if s not in model.heads))
@@ -175,15 +175,6 @@ def _start(
         cursor = Cursor(layout, specs, own, complete=done, limits=limits)
         rows.append(Row(b, cursor, sampler.seed + b if seeds is None else seeds[b], history=history))
     return rows
-
-
-def _silence(spec: StreamSpec, num_rows: int) -> TokenSequence:
-    kind = spec.kind
-    if isinstance(kind, Discrete):
-        values = torch.zeros((num_rows, kind.num_codebooks, 0), dtype=torch.long)
-    else:
-        values = torch.zeros((num_rows, 0, kind.dim))
-    return TokenSequence(values, torch.zeros(num_rows, dtype=torch.long))
 
 
 def _known_steps(row: Row) -> list[list[Laid]]:

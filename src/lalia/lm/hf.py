@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lalia.checkpoints import text_lms
+from lalia.checkpoints import fetch, text_lms
+from lalia.checkpoints.quiet import quiet
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.lm.architectures import ARCHITECTURES
@@ -219,7 +220,9 @@ def _open(config: HF.Config) -> Any:
             ) from None
     try:
         if reads:
-            return AutoModelForCausalLM.from_pretrained(config.name, use_safetensors=True, dtype=torch.float32)
+            with quiet():
+                folder = fetch(config.name)
+                return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
         return AutoModelForCausalLM.from_config(
             architecture or AutoConfig.from_pretrained(config.name), dtype=torch.float32
         )

@@ -17,7 +17,7 @@ from lalia.model.producing import with_temperature
 from lalia.model.speaking import Reply
 from lalia.model.template import Template
 from lalia.streaming import State
-from lalia.streams import Continuous, Streams, TokenSequence
+from lalia.streams import Streams, TokenSequence, nothing
 from lalia.tokenizers import Letters, Text
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Dialogue:
         if len(ids) and int(ids[0]) == getattr(self.lm.backbone, "start_id", None):
             # The language model begins with it.
             ids = ids[1:]
-        return absorb(self.lm, {self.talk.before: _tokens(ids)}), len(ids)
+        return absorb(self.lm, {self.talk.before: _tokens(ids)}), len(ids) + 1
 
     def _ids(self, text: str) -> Tensor:
         return self._text.encode(text, special=True).values[0, 0]
@@ -143,9 +143,7 @@ class Dialogue:
         if isinstance(said, str):
             # Names of special tokens in what is typed are letters like any other.
             before.append(self._text.encode(said).values[0, 0])
-            kind = self.model.specs[self.talk.question].kind
-            assert isinstance(kind, Continuous)
-            said = TokenSequence(torch.zeros(1, 0, kind.dim), torch.zeros(1, dtype=torch.long))
+            said = nothing(self.model.specs[self.talk.question])
         after = self._ids(self._template.reply)
         return {
             self.talk.before: _tokens(torch.cat(before)),
@@ -178,7 +176,7 @@ class Dialogue:
 
     # -- turns --------------------------------------------------------------------------------------
 
-    def turn(self, said: AudioLike | str, *, typed: bool = False) -> Iterator[Event]:
+    def turn(self, said: AudioLike, *, typed: bool = False) -> Iterator[Event]:
         """Answer what the user says.
 
         A reply that is not waited for to its end counts as said up to there.
@@ -189,7 +187,7 @@ class Dialogue:
         """
         started = time.perf_counter()
         timings: dict[str, float] = {}
-        speech = _Speech(self.model, self.voice) if self.speak else None
+        speech = _Speech(self.model, self.voice, whole=self.talk.by_sentence) if self.speak else None
         question: TokenSequence | str = str(said)
         understood = True
         if not typed:
@@ -219,7 +217,7 @@ class Dialogue:
             timings["rtf"] = total / audio.seconds
         yield Said(Reply(text.strip(), audio, timings))
 
-    def answer(self, said: AudioLike | str, *, typed: bool = False) -> Reply:
+    def answer(self, said: AudioLike, *, typed: bool = False) -> Reply:
         """The whole reply to what the user says; see ``turn``."""
         *_, last = self.turn(said, typed=typed)
         assert isinstance(last, Said)
@@ -267,8 +265,7 @@ class Dialogue:
         audio.check("standard input" if said == "-" else str(said) if isinstance(said, str | Path) else "the recording")
         if hasattr(tokenizer, "hear"):
             (heard,) = tokenizer.hear(audio)
-            tokens = TokenSequence(heard.embeddings[None], torch.tensor([len(heard.embeddings)]))
-            return _Hearing(tokens, heard.text, heard.understood)
+            return _Hearing(tokenizer.tokens_of(heard), heard.text, heard.understood)
         return _Hearing(tokenizer.encode(audio), "", True)
 
 
@@ -280,28 +277,38 @@ class _Hearing:
 
 
 class _Speech:
-    """Text to sound as it comes."""
+    """Text to sound as it comes.
 
-    def __init__(self, model: "Model", voice: int | None) -> None:
+    :param whole: sentence by sentence, each by itself, as a synthesizer does that has to see a sentence to its end.
+    """
+
+    def __init__(self, model: "Model", voice: int | None, *, whole: bool) -> None:
         vocoder = model.vocoder
         assert vocoder is not None
         (self._stream,) = vocoder.reads
         letters = model.tokenizer(self._stream)
         assert isinstance(letters, Letters)
-        self._vocoder, self._voice, self._writer = vocoder, voice, letters.stream()
+        self._vocoder, self._voice, self._writer, self._whole = vocoder, voice, letters.stream(), whole
+        self._ends = torch.tensor([letters.config.alphabet.index(c) for c in ".?!" if c in letters.config.alphabet])
         self._state = vocoder.init_state(1)
-        self._waiting: list[Tensor] = []
+        self._waiting = torch.zeros(0, dtype=torch.long)
         self._begun = False
 
     def push(self, text: str, *, final: bool = False) -> Audio | None:
         """The sound that is certain by now; None where it is too little to be worth a run of the network."""
-        self._waiting.append(self._writer.push(text, final=final).values[0, 0])
-        letters = torch.cat(self._waiting)
-        if not final and len(letters) < (_LETTERS if self._begun else _FIRST_LETTERS):
+        self._waiting = torch.cat([self._waiting, self._writer.push(text, final=final).values[0, 0]])
+        ready = len(self._waiting)
+        if self._whole and not final:
+            ends = torch.isin(self._waiting, self._ends).nonzero()
+            ready = int(ends[-1]) + 1 if len(ends) else 0
+        enough = 1 if self._whole else _LETTERS if self._begun else _FIRST_LETTERS
+        if not final and ready < enough:
             return None
-        self._waiting = []
+        letters, self._waiting = self._waiting[:ready], self._waiting[ready:]
         with torch.inference_mode():
-            made = self._vocoder.decode({self._stream: _tokens(letters)}, self._state, final=final, speaker=self._voice)
+            made = self._vocoder.decode(
+                {self._stream: _tokens(letters)}, self._state, final=final or self._whole, speaker=self._voice
+            )
         self._begun |= made.samples.shape[-1] > 0
         return Audio(made.samples.float().cpu(), made.sample_rate)
 

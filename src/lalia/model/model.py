@@ -21,6 +21,7 @@ from lalia.model.held import HeldTokenizers
 from lalia.model.merged import on_the_clock
 from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
+from lalia.model.text_lm import with_text_lm
 from lalia.model.voices import find_voice
 from lalia.model.weights import assign_tensors, load_tensors, matches, tensors_of
 from lalia.published import Published, recognise
@@ -82,9 +83,11 @@ class Model:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         trust: tuple[str, ...] = (),
+        lm: str | None = None,
     ) -> "Model":
         """A model that ``save`` wrote, or one that others published in a form that lalia knows.
 
+        :param lm: a text LM in place of its own: known weights, a directory or a hub id (see ``with_text_lm``).
         :raises CheckpointError: the directory is not a model, incomplete, or of another version.
         :raises WeightsError: it is a published one, but damaged, or a variant that lalia does not know.
         """
@@ -97,8 +100,13 @@ class Model:
         if not isinstance(recipe, Recipe):
             raise CheckpointError(f"{folder / DESCRIPTION} holds no recipe. Name the directory of a model.")
         tensors, learned = _split(read_weights(folder))
+        fetched = tuple(more.get("fetched", ()))
+        if lm is not None:
+            recipe, own = with_text_lm(recipe, lm), f"lms.{recipe.talk.lm if recipe.talk else ''}."
+            tensors = {n: t for n, t in tensors.items() if not n.startswith(own)}
+            fetched = (*fetched, own + "*")
         model = cls(recipe, learned=learned, identities=more.get("tokenizers", {}))
-        model.fetched = tuple(more.get("fetched", ()))
+        model.fetched = fetched
         load_tensors(model.module, tensors, str(folder), fetched=model.fetched)
         model.module.to(device=device, dtype=dtype).eval()
         return model

@@ -42,7 +42,7 @@ def mini() -> Recipe:
     shape: dict[str, Any] = {"upsample": 2, "dim": 384, "ffn_dim": 1024, "num_layers": 8, "lookahead": 1}
     vocos = UnitVocos.Config("units", sample_rate=24000, **units, **shape)
     spell = TrainPart("phones", max_tokens=6000)
-    speak = TrainPart("units", max_tokens=8000, voices=VOICES)
+    utter = TrainPart("units", max_tokens=3000, voices=VOICES)
     sound = replace(gan, gan=replace(gan.gan, mel=mel), voices=VOICES)
     return Recipe(
         name="mini",
@@ -61,7 +61,7 @@ def mini() -> Recipe:
         talk=Talk(),
         stages=(
             TrainStage(name="spell", task=spell, train=("vocoder.stages.0.*",), trainer=FAST),
-            TrainStage(name="speak", task=speak, train=("vocoder.stages.1.*",), trainer=FAST),
+            TrainStage(name="utter", task=utter, train=("vocoder.stages.1.*",), trainer=FAST),
             TrainStage(
                 name="sound",
                 task=sound,

@@ -20,9 +20,11 @@ from lalia.tokenizers.pitch_vq import PitchVQ
 from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
 from lalia.tokenizers.snac import SNAC
+from lalia.tokenizers.soft_text import Heard, SoftText
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.states import States
 from lalia.tokenizers.text import Text
+from lalia.tokenizers.transcript import Transcript
 
 __all__ = [
     "DAC",
@@ -35,6 +37,7 @@ __all__ = [
     "Features",
     "FrameNet",
     "GroupedResidualVQ",
+    "Heard",
     "Learns",
     "Letters",
     "Levelled",
@@ -46,11 +49,13 @@ __all__ = [
     "ResidualVQ",
     "SEANet",
     "SSLUnits",
+    "SoftText",
     "SpeechTokenizer",
     "SplitResidualVQ",
     "States",
     "Style",
     "Text",
+    "Transcript",
     "align_text",
     "assign",
     "durations_of",

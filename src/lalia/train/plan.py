@@ -16,7 +16,7 @@ from lalia.store import holds, read_description, read_weights
 from lalia.streams import Discrete
 from lalia.tokenizers import Mel, SSLUnits
 from lalia.train.material import Material
-from lalia.training.stages import System
+from lalia.train.needs import streams_of_stages
 from lalia.vocoders import Channels, CodecDecoder, GriffinLim, Vocoder
 
 __all__ = ["Plan", "Tell", "check_overrides", "lend", "make_plan"]
@@ -51,7 +51,7 @@ def make_plan(
     :raises RecipeError: the data are of another tokenizer than the recipe's.
     :raises DataError: a stream of the recipe is not in the data.
     """
-    plan = Plan(_on_streams(recipe, material, _needed(recipe, stage), tiny, tell))
+    plan = Plan(_on_streams(recipe, material, streams_of_stages(recipe, stage), tiny, tell))
     trains_vocoder = any(s.name == stage and s.task.trains_vocoder for s in recipe.stages)
     if tiny and recipe.vocoder is not None and not trains_vocoder:
         plan = _with_ready_vocoder(plan.recipe, material, tell)
@@ -76,15 +76,6 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     for path, text in overrides.items():
         recipe = override(recipe, _by_number(path, recipe), text)
     return recipe
-
-
-def _needed(recipe: Recipe, stage: str | None) -> set[str]:
-    """The streams that the stages learn from: one that learns to spell needs no sound."""
-    system = System(recipe.lms, recipe.vocoder, recipe.specs)
-    each = [s.task.needs(system) for s in recipe.stages if stage in (None, s.name)]
-    if not each or any(needed is None for needed in each):
-        return set(recipe.streams)
-    return {name for needed in each for name in needed or ()}
 
 
 def _on_streams(recipe: Recipe, material: Material, needed: set[str], tiny: bool, tell: Tell) -> Recipe:

@@ -55,8 +55,8 @@ class UnitFastSpeech(Stage):
         _: KW_ONLY
         pitch: str = "pitch"
         num_speakers: int = 0
-        dim: int = 256
-        ffn_dim: int = 768
+        dim: int = 224
+        ffn_dim: int = 640
         phone_lookahead: tuple[int, ...] = (3, 2, 1, 1, 1)
         frame_lookahead: tuple[int, ...] = (2, 1, 1, 1, 1, 1)
         kernel_size: int = 9
