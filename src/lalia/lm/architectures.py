@@ -48,6 +48,20 @@ def _qwen2(dim: int, ffn: int, layers: int, heads: int, kv_heads: int, vocabular
 
 
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
+    "smollm2-135m-instruct": _llama(
+        576,
+        1536,
+        30,
+        9,
+        3,
+        49152,
+        rope_theta=100000.0,
+        rms_norm_eps=1e-5,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
     "facebook/opt-350m": _opt(1024, 4096, 24, 16, word_embed_proj_dim=512, do_layer_norm_before=False),
     "facebook/opt-1.3b": _opt(2048, 8192, 24, 32),
     "meta-llama/Llama-2-7b-hf": _llama(4096, 11008, 32, 32, 32, 32000),

@@ -29,7 +29,7 @@ from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
 from lalia.tokenizers import Letters
-from lalia.vocoders import CodecDecoder, Vocoder
+from lalia.vocoders import Chain, CodecDecoder, Vocoder
 
 __all__ = ["Model"]
 
@@ -242,12 +242,20 @@ class Model:
 
     def encode(self, audio: AudioLike) -> Streams:
         """The streams of a recording that the vocoder speaks; without a vocoder, the speech stream."""
-        reads = () if self.vocoder is None else self.vocoder.reads
+        reads = () if self.vocoder is None else self._spoken(self.vocoder)
         if set(reads) <= {self.speech_stream}:
             return self._speech(audio)
         recording = self.hear(audio)
         heard = self.listener.hear({self.recipe.streams[s].channel: recording for s in reads}, reads)
         return {s: heard[s] for s in reads}
+
+    def _spoken(self, vocoder: Vocoder) -> tuple[str, ...]:
+        """The streams of a recording that a vocoder speaks: what it reads, or what it makes of that, where it is text."""
+        if isinstance(vocoder, Chain) and any(
+            isinstance(self.recipe.streams[s].tokenizer, Letters.Config) for s in vocoder.reads
+        ):
+            return vocoder.vocoder.reads
+        return vocoder.reads
 
     def _speech(self, audio: AudioLike) -> Streams:
         """The speech stream of a recording of any length."""
@@ -270,9 +278,11 @@ class Model:
         :raises ConfigError: the model has no vocoder, or not that voice.
         """
         vocoder, speaker = self._vocoder(), self.voice(voice)
-        whole = on_the_clock(self.listener.join(streams, vocoder.reads), vocoder, self.specs)
+        heard = self._spoken(vocoder)
+        reads = heard if set(heard) <= streams.keys() else vocoder.reads
+        whole = on_the_clock(self.listener.join(streams, reads), vocoder, self.specs)
         with torch.inference_mode():
-            made = vocoder.decode({n: whole[n].to(_device(vocoder)) for n in vocoder.reads}, speaker=speaker)
+            made = vocoder.decode({n: whole[n].to(_device(vocoder)) for n in reads}, speaker=speaker)
         return Audio(made.samples.cpu(), made.sample_rate, made.lengths.cpu())
 
     def _vocoder(self) -> Vocoder:

@@ -1,6 +1,6 @@
 """Chain: stages that turn streams into streams, and a vocoder that makes audio of the last."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,15 @@ class Chain(Vocoder):
     def _stages(self) -> list[Stage]:
         return [stage for stage in self.stages if isinstance(stage, Stage)]
 
+    def _needed(self, given: Collection[str]) -> list[Stage]:
+        """The stages whose streams are not there: units that were heard need no letters."""
+        lacking, needed = set(self.vocoder.reads) - set(given), []
+        for stage in reversed(self._stages):
+            if lacking & set(stage.makes):
+                needed.append(stage)
+                lacking |= set(stage.reads) - set(given)
+        return needed
+
     def part(self, makes: str) -> nn.Module:
         """The part that makes a stream, or ``audio``.
 
@@ -113,7 +122,10 @@ class Chain(Vocoder):
         known = dict(streams)
         if streams:
             check_speaker(speaker, len(next(iter(streams.values()))), self.num_speakers)
+        wanted = self._needed(known)
         for stage, part in zip(self._stages, states, strict=False):
+            if stage not in wanted:
+                continue
             voice = speaker if stage.num_speakers > 1 else None
             known |= stage.convert(known, part, final=final, speaker=voice)
         voice = speaker if self.vocoder.num_speakers > 1 else None
