@@ -31,6 +31,7 @@ COMMANDS = (
     "fit-units",
     "fit-codec",
     "train",
+    "eval",
     "recipes",
     "fetch",
     "doctor",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lalia.cli import corpora, machine, speech, talking, training
+from lalia.cli import corpora, machine, measuring, speech, talking, training
 from lalia.cli.console import tell
 from lalia.errors import LaliaError
 from lalia.version import __version__
@@ -53,6 +53,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "fit-units": corpora.fit_units,
     "fit-codec": corpora.fit_codec,
     "train": training.train,
+    "eval": measuring.evaluate,
     "recipes": training.recipes,
     "fetch": machine.fetch,
     "doctor": machine.doctor,
