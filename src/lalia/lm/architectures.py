@@ -58,5 +58,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "Qwen/Qwen2-0.5B": _qwen2(896, 4864, 24, 14, 2, 151936, True),
     "Qwen/Qwen2-1.5B-Instruct": _qwen2(1536, 8960, 28, 12, 2, 151936, True),
     "Qwen/Qwen2-7B-Instruct": _qwen2(3584, 18944, 28, 28, 4, 152064, False),
-    "HuggingFaceTB/SmolLM2-135M-Instruct": _llama(576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _llama(
+        576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True, rope_theta=100000.0, max_position_embeddings=8192
+    ),
 }
