@@ -140,6 +140,23 @@ def test_what_is_not_understood_is_not_answered(model: Model, monkeypatch: pytes
     assert not talk._turns
 
 
+def test_what_is_listened_to_in_pieces_is_heard_as_the_whole(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soft_text.Heard, "understood", True)
+    audio = Audio.load(QUESTION, sample_rate=16000, mono=True)
+    talk, other = (model.dialogue(max_tokens=8, speak=False) for _ in range(2))
+    for start in range(int(audio.seconds * 5) + 1):
+        piece = audio.cut(0.2 * start, 0.2)
+        if piece.seconds:
+            talk.listen(piece)
+    assert talk.answer().text == other.answer(audio).text
+    (turn,), (whole,) = talk._turns, other._turns
+    assert isinstance(turn.said, TokenSequence)
+    assert isinstance(whole.said, TokenSequence)
+    torch.testing.assert_close(turn.said.values, whole.said.values, atol=1e-4, rtol=1e-4)
+    with pytest.raises(AudioError, match="Nothing was listened to"):
+        talk.answer()
+
+
 def test_instructions_are_read_first(model: Model) -> None:
     short, long = (model.dialogue(system=s, speak=False) for s in ("Be brief.", "Be brief. Speak of ships only."))
     assert steps(short._state) == short._used < long._used == steps(long._state)

@@ -209,7 +209,7 @@ def _open(config: HF.Config) -> Any:
     # On the meta device there is nothing to read weights into.
     reads = config.pretrained and torch.get_default_device().type != "meta"
     listed = KNOWN.get(config.name)
-    known = config.architecture or (None if reads else ARCHITECTURES.get(listed.hub if listed else config.name))
+    known = config.architecture or (None if reads else ARCHITECTURES.get((listed and listed.hub) or config.name))
     name = str(fetch(config.name)) if listed and (reads or known is None) else config.name
     if known is not None:
         fields = dict(known)
