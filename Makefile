@@ -38,7 +38,7 @@ demo: $(VENV)/.installed
 
 # The tests use no network; the weights that they compare with are brought before they start.
 test: check
-	@for weights in whisper-tiny.en whisper-base smollm2-135m-instruct; do $(BIN)/lalia fetch $$weights >/dev/null || exit; done
+	@for weights in whisper-tiny.en whisper-base smollm2-135m-instruct dnsmos; do $(BIN)/lalia fetch $$weights >/dev/null || exit; done
 	$(BIN)/python -m pytest -q
 
 check: $(VENV)/.installed-dev

@@ -22,6 +22,8 @@ from lalia.recipes import find
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "chat",
+    "transcribe",
+    "say",
     "continue",
     "resynthesize",
     "score",
@@ -29,6 +31,7 @@ COMMANDS = (
     "fit-units",
     "fit-codec",
     "train",
+    "eval",
     "recipes",
     "fetch",
     "doctor",

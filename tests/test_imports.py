@@ -42,7 +42,7 @@ READERS_OF_RECIPES = {"recipes", "model", "cli"}
 HEAVY = ("transformers", "pyarrow", "tensorboard", "lhotse", "ctranslate2")
 """What takes seconds to import, and so must wait for the call that needs it."""
 
-EXTRAS = ("tensorboard", "ctranslate2", "faster_whisper", "jiwer", "lhotse", "kokoro_onnx")
+EXTRAS = ("tensorboard", "ctranslate2", "faster_whisper", "jiwer", "lhotse", "onnxruntime", "kokoro_onnx")
 """What a plain installation does not have."""
 
 

@@ -10,7 +10,7 @@ from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.recipe import Stream, slices_of
 from lalia.streams import Discrete, Streams, TokenSequence
-from lalia.tokenizers import Durations, States, Text, align_text, pool_by_runs
+from lalia.tokenizers import Durations, Letters, Phones, States, Text, align_text, pool_by_runs
 
 __all__ = ["Listener"]
 
@@ -49,6 +49,7 @@ class Listener:
         *,
         text: str | None = None,
         words: Words | None = None,
+        phones: Words | None = None,
         levels: Mapping[str, float] | None = None,
     ) -> Streams:
         """Streams of one row.
@@ -57,6 +58,7 @@ class Listener:
         :param names: which streams; all when not given. Those that they are made along come with them.
         :param text: of the model's own channel.
         :param words: its words with their times, for streams that keep time.
+        :param phones: its phonemes with their times, for streams of these.
         :param levels: of the speaker, for streams that are relative to one; that of the recording when not given.
         :raises DataError: a stream needs a text or its times, and there is none.
         """
@@ -65,6 +67,18 @@ class Listener:
         for name in self.ordered(self.streams if names is None else names):
             stream = self.streams[name]
             tokenizer = self.tokenizer(name)
+            if isinstance(tokenizer, Letters):
+                if text is None:
+                    raise DataError(
+                        f"Stream {name!r} needs the text of the recording, and there is none. Transcribe it."
+                    )
+                made[name] = tokenizer.encode(text)
+                continue
+            if isinstance(tokenizer, Phones):
+                if phones is None:
+                    raise DataError(f"Stream {name!r} needs phones with their times, and there are none. Align them.")
+                made[name] = tokenizer.encode(phones, sounds[stream.channel].seconds)
+                continue
             if isinstance(tokenizer, Text):
                 made[name] = self._text(name, stream, tokenizer, made, text, words)
                 continue
@@ -101,8 +115,7 @@ class Listener:
             if words is None:
                 raise DataError(f"Stream {name!r} keeps time with speech, but its words have no times. Align them.")
             return align_text(tokenizer, words, int(made[stream.aligned_to].lengths[0]))
-        if text is None:
-            raise DataError(f"Stream {name!r} needs the text of the recording, and there is none. Transcribe it.")
+        text = _needed(name, text)
         if words is None:
             return tokenizer.encode(text)
         # When each token is said: its word's time, for layouts that go by times.
@@ -129,6 +142,12 @@ class Listener:
             lengths = torch.stack([t.lengths for t in found]).amin(dim=0)
             out[name] = TokenSequence(torch.cat([t.values[:, :, :shortest] for t in found], dim=1), lengths)
         return out
+
+
+def _needed(stream: str, text: str | None) -> str:
+    if text is None:
+        raise DataError(f"Stream {stream!r} needs the text of the recording, and there is none. Transcribe it.")
+    return text
 
 
 def _at(audio: Audio, sample_rate: int) -> Audio:

@@ -4,7 +4,7 @@ A recipe says which streams there are, which language models read and predict th
 streams into sound. ``config.to_dict`` and ``from_dict`` keep it beside the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from lalia.streams import Discrete, StreamSpec
 from lalia.training.stages import System, TrainStage
 from lalia.vocoders import Vocoder
 
-__all__ = ["Recipe", "Stream", "build_lms", "count_parameters", "slices_of"]
+__all__ = ["Recipe", "Stream", "Talk", "build_lms", "count_parameters", "slices_of"]
 
 
 @runtime_checkable
@@ -82,6 +82,34 @@ class Stream(Configuration):
         return getattr(self.tokenizer, "sample_rate", None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Talk(Configuration):
+    """How a text LM that hears is talked to, turn by turn; what stands around the turns is its chat template's.
+
+    :param lm: the language model.
+    :param before: the stream of what was said before, and of the template up to the question.
+    :param question: the stream of what the user says, as it is heard.
+    :param after: the stream of the template between the question and the reply.
+    :param reply: the stream of the text of the reply.
+    :param by_sentence: speak a sentence when all of it is written (a cascade with a synthesizer of sentences).
+    :param system: the instructions, where no others are given.
+    :param unclear: what is replied to what was not understood.
+    """
+
+    lm: str = "llm"
+    before: str = "before"
+    question: str = "question"
+    after: str = "after"
+    reply: str = "text"
+    by_sentence: bool = False
+    system: str = "You are a helpful voice assistant. Answer in one or two short sentences."
+    unclear: str = "Sorry, I did not understand that. Could you say it again?"
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return (self.before, self.question, self.after, self.reply)
+
+
 def slices_of(streams: Mapping[str, Stream], name: str) -> tuple[str, ...]:
     """The streams that are slices of the codebooks of stream ``name``, in the order of these; none where it is one."""
     whole = streams[name]
@@ -104,6 +132,7 @@ class Recipe(Configuration):
     :param streams: by name.
     :param lms: by name, in the order in which they run.
     :param vocoder: what makes sound of streams; None where the system makes none.
+    :param talk: how it is talked to, where it keeps a conversation of turns.
     :param stages: how it is trained, in order.
     :param voices: names of the vocoder's voices, in order; those of the stage that trains it when not given.
     :param published_parameters: of the language models, where the source gives it.
@@ -115,6 +144,7 @@ class Recipe(Configuration):
     streams: Mapping[str, Stream]
     lms: Mapping[str, SpeechLM.Config]
     vocoder: Vocoder.Config | None = None
+    talk: Talk | None = None
     stages: tuple[TrainStage, ...] = ()
     voices: tuple[str, ...] = ()
     published_parameters: int | None = None
@@ -150,6 +180,14 @@ class Recipe(Configuration):
                     f"Recipe {self.name!r}: the vocoder reads stream {read!r}, but there is {', '.join(specs)}. "
                     "Name one of them."
                 )
+        if self.talk is not None:
+            own = self.lms[self.talk.lm].layout.streams if self.talk.lm in self.lms else ()
+            lacking = [n for n in self.talk.streams if n not in own]
+            if lacking:
+                raise RecipeError(
+                    f"Recipe {self.name!r} is talked to by stream {lacking[0]!r}, which LM {self.talk.lm!r} does not "
+                    "have. Name one of its streams."
+                )
         names = [s.name for s in self.stages]
         if len(set(names)) < len(names):
             raise RecipeError(f"Recipe {self.name!r} has stages {', '.join(names)}. Give each a name of its own.")
@@ -164,7 +202,11 @@ class Recipe(Configuration):
     @property
     def channels(self) -> tuple[str | None, ...]:
         """Whose sides of the conversation there are: the model's own first, where it has no name."""
-        named = dict.fromkeys(s.channel for s in self.streams.values())
+        return self.channels_of(self.streams)
+
+    def channels_of(self, names: Iterable[str]) -> tuple[str | None, ...]:
+        """The same of some streams only."""
+        named = dict.fromkeys(self.streams[n].channel for n in names)
         return tuple(sorted(named, key=lambda c: c is not None))
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 from lalia.config import Configuration
 from lalia.errors import ConfigError, LayoutError
 
-__all__ = ["Continuous", "Discrete", "Kind", "StreamSpec", "Streams", "TokenSequence", "pad_batch"]
+__all__ = ["Continuous", "Discrete", "Kind", "StreamSpec", "Streams", "TokenSequence", "nothing", "pad_batch"]
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,15 @@ class TokenSequence:
 
 Streams = dict[str, TokenSequence]
 """Streams by name."""
+
+
+def nothing(spec: StreamSpec, rows: int = 1) -> TokenSequence:
+    """A stream of which there is nothing, in so many rows."""
+    if isinstance(spec.kind, Discrete):
+        values = torch.zeros((rows, spec.kind.num_codebooks, 0), dtype=torch.long)
+    else:
+        values = torch.zeros((rows, 0, spec.kind.dim))
+    return TokenSequence(values, torch.zeros(rows, dtype=torch.long))
 
 
 def pad_batch(rows: Sequence[TokenSequence]) -> TokenSequence:

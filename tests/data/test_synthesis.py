@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lalia.audio import Audio
-from lalia.data import Manifest, discover
+from lalia.data import Manifest, Word, discover
 from lalia.data.synthesis import (
     Flite,
     Kokoro,
+    Spoken,
     assign_parts,
     clean_text,
     is_speakable,
@@ -44,14 +45,16 @@ class Tones:
         self.refuse, self.stop_after = refuse, stop_after
         self.spoken: list[tuple[str, str, float]] = []
 
-    def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
+    def speak(self, text: str, voice: str, speed: float = 1.0) -> Spoken:
         if len(self.spoken) >= self.stop_after:
             raise KeyboardInterrupt
         self.spoken.append((text, voice, speed))
         if self.refuse is not None and self.refuse in text:
             raise AudioError(f"tones cannot read out {text!r}. Leave it out.")
         t = torch.arange(round(len(text) * 0.02 / speed * RATE)) / RATE
-        return Audio(0.5 * torch.sin(2 * math.pi * (800 if voice == "high" else 200) * t), RATE)
+        audio = Audio(0.5 * torch.sin(2 * math.pi * (800 if voice == "high" else 200) * t), RATE)
+        # One phone for each letter.
+        return Spoken(audio, tuple(Word(c, 0.02 * i, 0.02 * (i + 1)) for i, c in enumerate(text)))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -157,6 +160,10 @@ def test_a_corpus(tmp_path: Path) -> None:
         assert audio.sample_rate == RATE
         assert audio.seconds == pytest.approx(u.duration)
         assert u.id.endswith(str(u.speaker))
+        # What the synthesizer tells of its phonemes is kept, on the disk as well.
+        assert u.phones is not None
+        assert "".join(p.text for p in u.phones) == u.text
+        assert u.phones[2] == Word(u.text[2], 0.04, 0.06)  # type: ignore[index]
         spectrum = torch.fft.rfft(audio.samples[0, 0]).abs()
         peak = float(spectrum.argmax()) / audio.seconds
         assert peak == pytest.approx(800 if u.speaker == "x-high" else 200, rel=0.02)
@@ -233,9 +240,9 @@ def test_a_sentence_that_fails_is_left_out(tmp_path: Path) -> None:
 
 def test_silence_is_no_speech(tmp_path: Path) -> None:
     class Mute(Tones):
-        def speak(self, text: str, voice: str, speed: float = 1.0) -> Audio:
-            audio = super().speak(text, voice, speed)
-            return Audio(torch.zeros_like(audio.samples), RATE) if text.endswith("b") else audio
+        def speak(self, text: str, voice: str, speed: float = 1.0) -> Spoken:
+            audio = super().speak(text, voice, speed).audio
+            return Spoken(Audio(torch.zeros_like(audio.samples), RATE) if text.endswith("b") else audio)
 
     report = synthesize_corpus(SENTENCES, Mute(), Tones.voices, tmp_path)
     assert "silent" in report.skipped[0].reason
@@ -355,14 +362,18 @@ def kokoro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kok
             if Path(model).read_bytes() != b"onnx":
                 raise RuntimeError("Protobuf parsing failed.\nMore of it")
 
-        def create(self, text: str, *, voice: str, speed: float, lang: str) -> tuple[np.ndarray, int]:
+        def create_timed(
+            self, text: str, *, voice: str, speed: float, lang: str
+        ) -> tuple[np.ndarray, int, list[types.SimpleNamespace]]:
             if text == "Hm.":
                 raise ValueError("Nothing to synthesize, 'Hm.' produced no phonemes")
             if text == "Hush.":
-                return np.zeros(24_000, np.float32), 24_000
+                return np.zeros(24_000, np.float32), 24_000, []
             frequency = {"en-us": 300, "en-gb": 400, "fr-fr": 500}[lang]
             t = np.arange(round(24_000 / speed)) / 24_000
-            return (0.3 * np.sin(2 * np.pi * frequency * t)).astype(np.float32), 24_000
+            # An export that tells no durations gives no times.
+            times = [types.SimpleNamespace(phoneme="h", start=0.0, end=1 / 3)] if lang == "en-us" else []
+            return (0.3 * np.sin(2 * np.pi * frequency * t)).astype(np.float32), 24_000, times
 
     package = types.ModuleType("kokoro_onnx")
     package.Kokoro = Engine  # type: ignore[attr-defined]
@@ -385,6 +396,8 @@ def test_kokoro_speaks_the_language_of_the_voice(kokoro: Callable[..., Kokoro]) 
         assert (audio.sample_rate, audio.seconds) == (24_000, 2.0)
         spectrum = torch.fft.rfft(audio.samples[0, 0]).abs()
         assert float(spectrum.argmax()) / audio.seconds == frequency
+    assert engine.speak("Good morning.", "af_heart").phones == (Word("h", 0.0, 0.3333),)
+    assert engine.speak("Bonjour.", "ff_siwis").phones is None
 
 
 @pytest.mark.parametrize(

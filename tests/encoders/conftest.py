@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lalia.encoders.loading import quiet
+from lalia.checkpoints.quiet import quiet
 
 WAVE = {
     "hidden_size": 16,

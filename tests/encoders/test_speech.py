@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lalia.audio import Audio
+from lalia.checkpoints.quiet import quiet
 from lalia.config import from_dict, to_dict
 from lalia.encoders import SpeechEncoder, Windows
-from lalia.encoders.loading import quiet
 from lalia.errors import ConfigError, WeightsError
 from lalia.streaming import reset_rows, select_rows
 from lalia.streams import Continuous
@@ -123,7 +123,7 @@ def test_mel_of_whisper(make: Make, speech: Speech, bins: int) -> None:
         x = speech(n)
         theirs = WhisperFeatureExtractor(feature_size=bins)(x.numpy(), sampling_rate=16000, padding=False)
         wanted = torch.as_tensor(theirs.input_features[0])
-        got = encoder._whisper_mel(x)
+        got = encoder.mel(x)
         assert got.shape == wanted.shape == (bins, n // 160)
         torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 import random
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lalia.evaluation.statistics import Estimate, bootstrap_ratio, wilson
+from lalia.evaluation.statistics import Estimate, bootstrap, bootstrap_ratio, mean, share, sign_flip, wilson
 
 
 def naive_bootstrap(top: list[float], bottom: list[float], resamples: int) -> tuple[float, float]:
@@ -77,3 +78,35 @@ def test_wilson() -> None:
     assert wilson(29, 29)[0] == pytest.approx(0.8830, abs=1e-4)
     assert wilson(29, 29)[1] == 1.0
     assert all(math.isnan(x) for x in wilson(0, 0))
+
+
+def test_a_bootstrap_of_any_statistic_is_that_of_the_ratio() -> None:
+    rng = random.Random(3)
+    top, bottom = [rng.random() for _ in range(12)], [1 + rng.random() for _ in range(12)]
+    ratio = bootstrap(lambda a, b: a.sum(1) / b.sum(1), top, bottom)
+    assert ratio.to_dict() == pytest.approx(bootstrap_ratio(top, bottom).to_dict())
+    assert mean(top).value == pytest.approx(np.mean(top))
+    median = bootstrap(lambda a: np.median(a, axis=1), top)
+    assert median.low < median.value == np.median(top) < median.high
+    assert math.isnan(bootstrap(lambda a: a.sum(1), []).value)
+
+
+def test_shares_have_the_score_interval() -> None:
+    found = share([True] * 9 + [False])
+    assert (found.value, found.low, found.high, found.n) == (0.9, *wilson(9, 10), 10)
+    assert math.isnan(share([]).value)
+
+
+def test_sign_flips_written_out() -> None:
+    differences = [0.3, 0.1, -0.2, 0.5, 0.4]
+    flipped = (zip(signs, differences, strict=True) for signs in itertools.product((1, -1), repeat=5))
+    sums = [abs(sum(s * d for s, d in pairs)) for pairs in flipped]
+    expected = sum(s >= abs(sum(differences)) - 1e-12 for s in sums) / 32
+    assert sign_flip(differences) == expected
+    assert sign_flip([0.0] * 4) == 1.0
+    assert sign_flip([1.0] * 10) == 2 / 2**10
+    # Random signs, where there are many.
+    rng = np.random.default_rng(0)
+    assert sign_flip(rng.standard_normal(30)) > 0.02
+    assert sign_flip(1 + 0.1 * rng.standard_normal(30)) < 0.001
+    assert math.isnan(sign_flip([]))

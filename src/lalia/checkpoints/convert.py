@@ -1,6 +1,7 @@
 """From the files that another program uses to a directory that ``from_pretrained`` opens."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ __all__ = ["convert"]
 
 
 def convert(kind: Format, source: Path, target: Path) -> None:
-    """Write ``model.safetensors``, ``config.json`` and what belongs to them.
+    """Write ``model.safetensors``, ``config.json`` and what belongs to them; networks in ONNX as they are.
 
     The same input gives the same bytes.
 
@@ -25,6 +26,7 @@ def convert(kind: Format, source: Path, target: Path) -> None:
     converters: dict[Format, Callable[[Path, Path], None]] = {
         "ctranslate2-whisper": _ctranslate2_whisper,
         "gguf-llama": _gguf_llama,
+        "onnx": _onnx,
     }
     converters[kind](source, target)
 
@@ -68,6 +70,11 @@ def _gguf_llama(source: Path, target: Path) -> None:
     _write_json(target, documents)
     with atomic_write(target / "tokenizer.json") as file:
         file.write_text(gguf_llama.tokenizer(model), encoding="utf-8")
+
+
+def _onnx(source: Path, target: Path) -> None:
+    for file in source.glob("*.onnx"):
+        shutil.copyfile(file, target / file.name)
 
 
 def _write_json(target: Path, documents: Mapping[str, Any]) -> None:

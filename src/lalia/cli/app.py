@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lalia.cli import corpora, machine, speech, training
+from lalia.cli import corpora, machine, measuring, speech, talking, training
 from lalia.cli.console import tell
 from lalia.errors import LaliaError
 from lalia.version import __version__
@@ -43,7 +43,9 @@ def _lalia(
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "chat": speech.chat,
+    "chat": talking.chat,
+    "transcribe": talking.transcribe,
+    "say": talking.say,
     "continue": speech.continue_,
     "resynthesize": speech.resynthesize,
     "score": speech.score,
@@ -51,6 +53,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "fit-units": corpora.fit_units,
     "fit-codec": corpora.fit_codec,
     "train": training.train,
+    "eval": measuring.evaluate,
     "recipes": training.recipes,
     "fetch": machine.fetch,
     "doctor": machine.doctor,

@@ -11,6 +11,7 @@ from lalia.folders import check_writable
 
 __all__ = [
     "DEFAULT_MODEL",
+    "TALKING_MODEL",
     "AudioPath",
     "AudioPaths",
     "Corpora",
@@ -28,7 +29,7 @@ __all__ = [
     "pairs_of",
 ]
 
-DEFAULT_MODEL = "mini-gslm"
+DEFAULT_MODEL, TALKING_MODEL = "mini-gslm", "mini"
 
 AudioPath = Annotated[str, typer.Argument(metavar="AUDIO", help="A recording; - is standard input.")]
 AudioPaths = Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Recordings; - is standard input.")]
@@ -69,16 +70,17 @@ def check_sound_file(path: Path, sample_rate: int) -> None:
             ) from None
 
 
-def load_model(name: str, device: str, dtype: str) -> Any:
+def load_model(name: str, device: str, dtype: str, lm: str | None = None) -> Any:
     """A model where and as precise as it is asked for.
 
+    :param lm: another text LM than its own.
     :raises LaliaError: there is no such model, or no such device here.
     """
     import torch
 
     from lalia.model import load
 
-    return load(name, device=device, dtype=getattr(torch, dtype))
+    return load(name, device=device, dtype=getattr(torch, dtype), lm=lm)
 
 
 def overrides_of(settings: list[str] | None, example: str = "trainer.learning_rate=1e-4") -> dict[str, str]:

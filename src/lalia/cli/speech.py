@@ -1,4 +1,4 @@
-"""Commands that listen and speak."""
+"""Commands that listen and speak without words."""
 
 import time
 from pathlib import Path
@@ -22,7 +22,7 @@ from lalia.cli.options import (
     load_model,
 )
 
-__all__ = ["chat", "continue_", "resynthesize", "score"]
+__all__ = ["continue_", "load_speaker", "resynthesize", "score"]
 
 _OUT = Path("out.wav")
 
@@ -41,7 +41,7 @@ def continue_(
     as_json: Json = False,
 ) -> None:
     """Go on speaking where a recording stops, without any text."""
-    speaker = _load_speaker(model, output, device, dtype)
+    speaker = load_speaker(model, output, device, dtype)
     made = speaker.continue_(
         audio, prompt_seconds=prompt_seconds, seconds=seconds, temperature=temperature, seed=seed, voice=voice
     )
@@ -64,41 +64,6 @@ def continue_(
     )
 
 
-def chat(
-    audio: AudioPath,
-    model: Annotated[str, typer.Option("--model", help="A model that answers: its directory, or a hub id.")],
-    output: SoundFile = Path("reply.wav"),
-    seconds: Annotated[float, typer.Option(help="The longest answer.")] = 10.0,
-    temperature: Annotated[float | None, typer.Option(help="Of sampling; 0 is greedy. [default: the model's]")] = None,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Write the answer, and do not speak it.")] = False,
-    seed: Seed = 0,
-    voice: Voice = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: Json = False,
-) -> None:
-    """Answer a spoken question."""
-    speaker = load_model(model, device, dtype)
-    vocoder = None if no_audio else speaker.vocoder
-    if vocoder is not None:
-        check_sound_file(output, vocoder.sample_rate)
-    speak = vocoder is not None
-    reply = speaker.chat(audio, seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=speak)
-    said = reply.audio
-    if said is not None:
-        said.save(output)
-    result = {
-        "text": reply.text,
-        "audio": None if said is None else str(output),
-        "sample_rate": None if said is None else said.sample_rate,
-        "seconds": 0.0 if said is None else said.seconds,
-        "timings": {k: round(v, 4) for k, v in reply.timings.items()},
-    }
-    spoken = "nothing was said aloud" if said is None else f"{output}: {said.seconds:.1f} s of speech"
-    took = f"made in {reply.timings['total_ms'] / 1000:.1f} s"
-    show(result, f"{reply.text}\n{spoken}; {took}" if reply.text else f"{spoken}; {took}", as_json=as_json)
-
-
 def resynthesize(
     audio: AudioPath,
     output: SoundFile = _OUT,
@@ -111,7 +76,7 @@ def resynthesize(
     as_json: Json = False,
 ) -> None:
     """Encode a recording to tokens and vocode it back: what a model hears."""
-    speaker = _load_codec(tokenizer, output) or _load_speaker(tokenizer, output, device, dtype)
+    speaker = _load_codec(tokenizer, output) or load_speaker(tokenizer, output, device, dtype)
     speaker.voice(voice)
     recording = speaker.hear(audio)
     started = time.perf_counter()
@@ -168,7 +133,7 @@ def score(
         show(results, "", as_json=True)
 
 
-def _load_speaker(name: str, output: Path, device: str, dtype: str) -> Any:
+def load_speaker(name: str, output: Path, device: str, dtype: str) -> Any:
     """A model with a vocoder whose sound can be written."""
     from lalia.errors import ConfigError
 

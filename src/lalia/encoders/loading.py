@@ -1,8 +1,7 @@
 """Speech encoders of ``transformers``: the part that is used, and nothing on the terminal."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +10,10 @@ import torch
 from torch import nn
 
 from lalia.checkpoints import fetch
+from lalia.checkpoints.quiet import quiet
 from lalia.errors import ConfigError, WeightsError
 
-__all__ = ["Family", "Loaded", "load", "quiet"]
+__all__ = ["Family", "Loaded", "load"]
 
 Family = Literal["whisper", "wave", "filterbank"]
 """What an encoder hears: Whisper's log-mel, the samples themselves, or w2v-BERT's filter bank."""
@@ -80,22 +80,6 @@ def _grid(strides: Sequence[int], kernels: Sequence[int]) -> tuple[int, int]:
         span += (kernel - 1) * hop
         hop *= stride
     return hop, max(span - hop, 0)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no reports of ``transformers`` on standard error; afterwards all is as before."""
-    from transformers.utils import logging
-
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load(name: str, layer: int | None, architecture: Mapping[str, Any] | None, *, hop: int) -> Loaded:

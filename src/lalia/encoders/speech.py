@@ -19,7 +19,7 @@ from lalia.config import Configurable
 from lalia.encoders.loading import load
 from lalia.encoders.windows import Windows, WindowState, encode_windows
 from lalia.errors import ConfigError
-from lalia.nn.spectral import mel_filters
+from lalia.nn.whisper import WhisperMel
 from lalia.streams import Continuous, StreamSpec, TokenSequence, pad_batch
 
 __all__ = ["SpeechEncoder"]
@@ -81,9 +81,6 @@ class SpeechEncoder(Configurable, nn.Module):
             """Of what it gives, in Hz."""
             return _SAMPLE_RATE / self.hop / self.pool
 
-    filters: Tensor
-    window: Tensor
-
     def __init__(self, config: Config) -> None:
         """
         :raises WeightsError: the weights cannot be had, are incomplete, or are of no speech encoder.
@@ -108,8 +105,7 @@ class SpeechEncoder(Configurable, nn.Module):
                     f"{sum(self._sizes) / _SAMPLE_RATE:g} s. Shorten windows.block."
                 )
             bins = self.model.config.num_mel_bins
-            self.register_buffer("filters", mel_filters(_SAMPLE_RATE, 400, bins, 0.0, 8000.0), persistent=False)
-            self.register_buffer("window", torch.hann_window(400), persistent=False)
+            self.mel = WhisperMel(bins)
         elif self.family == "filterbank":
             from transformers import SeamlessM4TFeatureExtractor
 
@@ -197,19 +193,13 @@ class SpeechEncoder(Configurable, nn.Module):
     def _whisper(self, samples: Tensor) -> Tensor:
         """Whisper's encoder on the real length, not on a window of 30 s padded with silence."""
         encoder = self.model
-        x = F.gelu(encoder.conv1(self._whisper_mel(samples)[None]))
+        x = F.gelu(encoder.conv1(self.mel(samples)[None]))
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)
         x = x + encoder.embed_positions.weight[: x.shape[1]]
         for layer in encoder.layers:
             x = layer(x, None)
             x = x[0] if isinstance(x, tuple) else x
         return (encoder.layer_norm(x) if self._last else x)[0]
-
-    def _whisper_mel(self, samples: Tensor) -> Tensor:
-        """Whisper's log-mel [80, N / 160] (arXiv:2212.04356 §2.2), with the dynamic range of this window."""
-        spectrum = torch.stft(samples, 400, 160, window=self.window, return_complex=True)[:, :-1].abs() ** 2
-        mel = torch.log10((self.filters @ spectrum).clamp(min=1e-10))
-        return (torch.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0
 
     def _fbank_pairs(self, samples: Tensor) -> Tensor:
         """w2v-BERT's input [T, 160]: 80 Kaldi filter banks at 100 Hz, normalised per bin, two frames stacked."""

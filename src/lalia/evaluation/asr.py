@@ -1,8 +1,7 @@
 """Speech recognition by Whisper, made to be a measure: the same words every time, and no silent omissions."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from lalia.audio import Audio
 from lalia.checkpoints import fetch
+from lalia.checkpoints.quiet import quiet
 from lalia.data import Word
 from lalia.errors import ConfigError, DataError
 from lalia.evaluation.alignment import attention_scores, monotonic_path
@@ -83,7 +83,7 @@ class Whisper:
             from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
             # Attention weights, which place the words, are only had from the plain implementation.
-            with _quiet():
+            with quiet():
                 model = WhisperForConditionalGeneration.from_pretrained(
                     self._folder, dtype=torch.float32, attn_implementation="eager"
                 )
@@ -120,7 +120,7 @@ class Whisper:
         model, processor = self._load()
         caps = [_TOKENS + round(_TOKENS_PER_SECOND * window.seconds) for window in windows]
         prompt = len(self._prompt(timestamps=True))
-        with _quiet():
+        with quiet():
             sequences = model.generate(
                 input_features=self._features(windows),
                 return_timestamps=True,
@@ -205,22 +205,6 @@ class Whisper:
         # and the step of the last one predicts the end, which takes the silence behind the speech.
         starts = monotonic_path(attention_scores(attention[:, len(prompt) - 1 :, :frames].double().numpy()))
         return _words(tokenizer, ids, [float(s) / _FRAME_RATE for s in starts])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bar and the remarks of transformers, which are about its own defaults."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def read_segments(

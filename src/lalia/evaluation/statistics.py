@@ -1,15 +1,18 @@
 """How sure a score is: bootstrap intervals over the units that were sampled (utterances, pairs)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["RESAMPLES", "Estimate", "bootstrap_ratio", "wilson"]
+__all__ = ["RESAMPLES", "Estimate", "bootstrap", "bootstrap_ratio", "mean", "share", "sign_flip", "wilson"]
 
 RESAMPLES = 10_000
+
+_EXACT = 14
+"""Units up to which all 2^n signs are tried."""
 
 _Z95 = 1.959963984540054
 _BLOCK = 1 << 21
@@ -88,3 +91,57 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     centre = (p + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
     half = _Z95 / (1 + _Z95**2 / n) * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n * n))
     return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def share(flags: Sequence[bool]) -> Estimate:
+    """How many of all are true, with the score interval."""
+    n, right = len(flags), sum(map(bool, flags))
+    low, high = wilson(right, n)
+    return Estimate(right / n if n else math.nan, low, high, n)
+
+
+def mean(values: Sequence[float], *, seed: int = 0) -> Estimate:
+    """The mean with its bootstrap interval."""
+    return bootstrap_ratio(values, [1.0] * len(values), seed=seed)
+
+
+def bootstrap(
+    statistic: Callable[..., np.ndarray], *columns: Sequence[float], seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """Any statistic of units with its percentile bootstrap interval (Efron 1979); units are drawn whole.
+
+    :param statistic: of arrays [R, n], one for each column, to [R].
+    :param columns: one value per unit in each.
+    :returns: NaN throughout where there is no unit.
+    """
+    values = [np.asarray(column, np.float64) for column in columns]
+    n = len(values[0])
+    assert all(len(column) == n for column in values), "every column has a value per unit"
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    chosen = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = statistic(*(column[chosen] for column in values))
+        value = float(statistic(*(column[None] for column in values))[0])
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (math.nan, math.nan)
+    return Estimate(value, float(low), float(high), n)
+
+
+def sign_flip(differences: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> float:
+    """How often paired differences would sum to as much, either way, if their signs meant nothing (Fisher 1935).
+
+    All signs are tried where there are few units, else random ones.
+
+    :returns: a p-value in (0, 1]; NaN where there is no unit.
+    """
+    values = np.asarray(differences, np.float64)
+    n = len(values)
+    if n == 0:
+        return math.nan
+    if n <= _EXACT:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = np.random.default_rng(seed).choice((-1.0, 1.0), (resamples, n))
+        signs[0] = 1.0  # what was seen is one of them
+    return float(np.mean(np.abs(signs @ values) >= abs(values.sum()) - 1e-12))

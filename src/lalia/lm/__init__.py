@@ -4,7 +4,7 @@ from lalia.lm.continuous import Flow, Regress
 from lalia.lm.ctc import CTC
 from lalia.lm.depth import Depth
 from lalia.lm.edge_units import EdgeUnits
-from lalia.lm.generation import collect
+from lalia.lm.generation import absorb, collect
 from lalia.lm.graph import Graph
 from lalia.lm.head import Head
 from lalia.lm.heads import Linear
@@ -38,5 +38,6 @@ __all__ = [
     "State",
     "Transformer",
     "Weight",
+    "absorb",
     "collect",
 ]

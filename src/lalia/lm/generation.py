@@ -13,12 +13,12 @@ from lalia.lm.drawing import Drawer
 from lalia.lm.head import Row
 from lalia.lm.sampling import Sampler
 from lalia.streaming import State, select_rows
-from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, nothing, pad_batch
 
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
 
-__all__ = ["HIDDEN", "collect", "generate"]
+__all__ = ["HIDDEN", "absorb", "collect", "generate"]
 
 HIDDEN = "hidden"
 """The stream of hidden states that ``generate`` gives beside what it draws."""
@@ -36,6 +36,7 @@ def generate(
     seeds: Sequence[int] | None = None,
     batch_size: int = 1,
     hidden_of: str | None = None,
+    state: State | None = None,
 ) -> Iterator[Streams]:
     """Continue the known streams, and yield what is new after every LM step.
 
@@ -47,6 +48,8 @@ def generate(
     :param batch_size: rows when nothing is known.
     :param hidden_of: a stream; the hidden states from which its cells were drawn, the end included, come as stream
         ``hidden``, for the next language model.
+    :param state: where earlier calls have left off: what is known comes behind all that. It is updated in place, and
+        has seen everything but the last step that was made, which an end is. With it, something must be known.
     :yields: for each stream that gained whole frames, a TokenSequence of B rows (``lengths`` 0 where a row
         gained none).
     :raises LayoutError: ``known`` holds a stream that is not in the layout or not of its spec, or the model has
@@ -59,8 +62,13 @@ def generate(
     frames = _Frames(model.specs, model.ends, frozenset(model.layout.markers), num_rows)
     device = model.start.device
     grid = grid_of(prefix, model.specs).to(device)
-    state: State = model.init_state(num_rows, capacity=grid.num_steps + 1 + min(max_steps or 256, 1024))
-    hidden = model(grid, state).movedim(-2, 1)[torch.arange(num_rows, device=device), grid.lengths]
+    before = state is None
+    if state is None:
+        state = model.init_state(num_rows, capacity=grid.num_steps + 1 + min(max_steps or 256, 1024))
+    elif not int(grid.lengths.min()):
+        raise LayoutError("A row goes on from a state with nothing known. Give it at least one step.")
+    hidden = model(grid, state, first=before).movedim(-2, 1)
+    hidden = hidden[torch.arange(num_rows, device=device), grid.lengths - int(not before)]
     laid: list[list[Laid]] = []
     steps = 0
     while max_steps is None or steps < max_steps:
@@ -89,6 +97,26 @@ def generate(
         emitted = frames.take()
         if emitted:
             yield emitted
+
+
+@torch.inference_mode()
+def absorb(model: "SpeechLM", known: Streams, state: State | None = None) -> State:
+    """Take in known streams of one row, of which nothing is to be predicted yet.
+
+    :param known: the beginning of the layout, or what comes behind it.
+    :param state: of earlier calls, updated in place.
+    :returns: the state, from which ``generate`` goes on.
+    :raises LayoutError: as ``generate``.
+    """
+    done = tuple(s for s in model.specs if s not in model.heads)
+    (row,) = _start(model, known, model.config.sampler, done, {}, None, 1)
+    grid = grid_of([_known_steps(row)], model.specs).to(model.start.device)
+    if state is None:
+        state = model.init_state(1, capacity=grid.num_steps + 257)
+        model(grid, state)
+    elif grid.num_steps:
+        model(grid, state, first=False)
+    return state
 
 
 def collect(parts: Iterator[Streams]) -> Streams:
@@ -136,7 +164,7 @@ def _start(
         raise LayoutError(f"There are {len(seeds)} seeds for {num_rows} rows. Give one for each.")
     if known and layout.markers:
         # The markers of what is known are known too; of a stream that is not, nothing has been said yet.
-        silent = {s: _silence(specs[s], num_rows) for s in specs if s not in known and s not in layout.markers}
+        silent = {s: nothing(specs[s], num_rows) for s in specs if s not in known and s not in layout.markers}
         marked = layout.mark({**known, **silent}, specs)
         known = {s: t for s, t in marked.items() if s not in silent}
     done = (*complete, *(s for s in specs if s not in model.heads))
@@ -147,15 +175,6 @@ def _start(
         cursor = Cursor(layout, specs, own, complete=done, limits=limits)
         rows.append(Row(b, cursor, sampler.seed + b if seeds is None else seeds[b], history=history))
     return rows
-
-
-def _silence(spec: StreamSpec, num_rows: int) -> TokenSequence:
-    kind = spec.kind
-    if isinstance(kind, Discrete):
-        values = torch.zeros((num_rows, kind.num_codebooks, 0), dtype=torch.long)
-    else:
-        values = torch.zeros((num_rows, 0, kind.dim))
-    return TokenSequence(values, torch.zeros(num_rows, dtype=torch.long))
 
 
 def _known_steps(row: Row) -> list[list[Laid]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalia.checkpoints import KNOWN, fetch, text_lms
+from lalia.checkpoints.quiet import quiet
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.lm.architectures import ARCHITECTURES
@@ -208,7 +209,7 @@ def _open(config: HF.Config) -> Any:
     # On the meta device there is nothing to read weights into.
     reads = config.pretrained and torch.get_default_device().type != "meta"
     listed = KNOWN.get(config.name)
-    known = config.architecture or (None if reads else ARCHITECTURES.get(listed.hub if listed else config.name))
+    known = config.architecture or (None if reads else ARCHITECTURES.get((listed and listed.hub) or config.name))
     name = str(fetch(config.name)) if listed and (reads or known is None) else config.name
     if known is not None:
         fields = dict(known)
@@ -221,7 +222,8 @@ def _open(config: HF.Config) -> Any:
             ) from None
     try:
         if reads:
-            return AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+            with quiet():
+                return AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
         return AutoModelForCausalLM.from_config(architecture or AutoConfig.from_pretrained(name), dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")

@@ -4,7 +4,7 @@ Shapes: B batch, K codebooks, S LM steps, D dim.
 """
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lalia.config import Configurable, Configuration
+from lalia.errors import ConfigError
 from lalia.layouts import Vocabulary
 from lalia.nn.int8 import Int8Embedding, Int8Rows
 from lalia.streams import Continuous
@@ -86,15 +87,22 @@ class Project(Configurable, nn.Module):
         :param hidden: size between two linear maps; a single map when not given.
         :param activation: between the two; with ``swiglu`` the first map has a gate beside it (arXiv:2002.05202).
         :param norm: normalise the features first.
+        :param identity: begin with features as they are (of an LM's own width): one map, which changes nothing yet.
+        :raises ConfigError: an identity with a hidden size.
         """
 
         _: KW_ONLY
         hidden: int | None = None
         activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
         norm: bool = False
+        identity: bool = False
+
+        def __post_init__(self) -> None:
+            if self.identity and self.hidden is not None:
+                raise ConfigError(f"Project begins as the identity and has {self.hidden} hidden. Leave that out.")
 
         def tiny(self) -> "Project.Config":
-            return Project.Config(hidden=self.hidden and 32, activation=self.activation, norm=self.norm)
+            return replace(self, hidden=self.hidden and 32)
 
     def __init__(self, config: Config, kind: Continuous, dim: int) -> None:
         super().__init__()
@@ -103,6 +111,13 @@ class Project(Configurable, nn.Module):
         gated = config.hidden is not None and config.activation == "swiglu"
         self.first = nn.Linear(kind.dim, (config.hidden or dim) * (2 if gated else 1))
         self.second = nn.Linear(config.hidden, dim) if config.hidden else None
+        if config.identity:
+            if kind.dim != dim:
+                raise ConfigError(
+                    f"Features of {kind.dim} values cannot enter an LM of width {dim} as they are. Unset identity."
+                )
+            nn.init.eye_(self.first.weight)
+            nn.init.zeros_(self.first.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, S, D_in] to [B, S, D]."""

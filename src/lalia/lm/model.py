@@ -303,6 +303,7 @@ class SpeechLM(Configurable, nn.Module):
         seeds: Sequence[int] | None = None,
         batch_size: int = 1,
         hidden_of: str | None = None,
+        state: State | None = None,
     ) -> Iterator[Streams]:
         """Continue ``known``; see ``lalia.lm.generation.generate``."""
         return generate(
@@ -315,6 +316,7 @@ class SpeechLM(Configurable, nn.Module):
             seeds=seeds,
             batch_size=batch_size,
             hidden_of=hidden_of,
+            state=state,
         )
 
     # -- building ------------------------------------------------------------------------------

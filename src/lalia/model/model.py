@@ -1,7 +1,7 @@
 """A recipe with its parts: what a user holds."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,21 +12,24 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio, AudioLike
 from lalia.checkpoints.hub import name_of
-from lalia.errors import CheckpointError, ConfigError
+from lalia.errors import CheckpointError, ConfigError, DataError
 from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
 from lalia.model.continuation import Continuation, Speaker, continue_speech
+from lalia.model.dialogue import Dialogue, Event
 from lalia.model.held import HeldTokenizers
 from lalia.model.merged import on_the_clock
 from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
+from lalia.model.text_lm import with_text_lm
 from lalia.model.voices import find_voice
-from lalia.model.weights import assign_tensors, load_tensors, tensors_of
+from lalia.model.weights import assign_tensors, load_tensors, matches, tensors_of
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
-from lalia.vocoders import CodecDecoder, Vocoder
+from lalia.tokenizers import Letters
+from lalia.vocoders import Chain, CodecDecoder, Vocoder
 
 __all__ = ["Model"]
 
@@ -58,6 +61,8 @@ class Model:
     ) -> None:
         self.recipe = recipe
         self.specs = recipe.specs
+        self.fetched: tuple[str, ...] = ()
+        """Patterns of weights that are not saved, for they are as others published them."""
         self.lms = build_lms(recipe) if lms is None else lms
         self.vocoder: Vocoder | None = recipe.vocoder.build(self.specs) if recipe.vocoder is not None else None
         self.tokenizers = HeldTokenizers(recipe.streams, learned=learned, identities=identities)
@@ -78,9 +83,11 @@ class Model:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         trust: tuple[str, ...] = (),
+        lm: str | None = None,
     ) -> "Model":
         """A model that ``save`` wrote, or one that others published in a form that lalia knows.
 
+        :param lm: a text LM in place of its own: known weights, a directory or a hub id (see ``with_text_lm``).
         :raises CheckpointError: the directory is not a model, incomplete, or of another version.
         :raises WeightsError: it is a published one, but damaged, or a variant that lalia does not know.
         """
@@ -93,8 +100,14 @@ class Model:
         if not isinstance(recipe, Recipe):
             raise CheckpointError(f"{folder / DESCRIPTION} holds no recipe. Name the directory of a model.")
         tensors, learned = _split(read_weights(folder))
+        fetched = tuple(more.get("fetched", ()))
+        if lm is not None:
+            recipe, own = with_text_lm(recipe, lm), f"lms.{recipe.talk.lm if recipe.talk else ''}."
+            tensors = {n: t for n, t in tensors.items() if not n.startswith(own)}
+            fetched = (*fetched, own + "*")
         model = cls(recipe, learned=learned, identities=more.get("tokenizers", {}))
-        load_tensors(model.module, tensors, str(folder))
+        model.fetched = fetched
+        load_tensors(model.module, tensors, str(folder), fetched=model.fetched)
         model.module.to(device=device, dtype=dtype).eval()
         return model
 
@@ -122,21 +135,29 @@ class Model:
             warnings.warn(lacking, stacklevel=3)
         return model
 
-    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    def save(
+        self, folder: str | Path, *, dtype: torch.dtype | None = None, fetched: Sequence[str] | None = None
+    ) -> None:
         """Write the model as a directory.
 
         :param dtype: of floating-point parameters on disk; as they are when not given. Statistics, and what the
             tokenizers learned, keep their precision: a rounded tokenizer would be another one.
+        :param fetched: fnmatch patterns of weights that are as others published them: ``load`` fetches these anew, by
+            the recipe. Those that the model itself was loaded without when not given.
         """
         folder = Path(folder)
+        self.fetched = self.fetched if fetched is None else tuple(fetched)
         parameters = {name for name, _ in self.module.named_parameters()}
         tensors = {
-            n: t.to(dtype) if dtype is not None and n in parameters else t for n, t in tensors_of(self.module).items()
+            n: t.to(dtype) if dtype is not None and n in parameters else t
+            for n, t in tensors_of(self.module).items()
+            if not matches(n, self.fetched)
         }
         tensors |= {f"{_TOKENIZERS}{s}.{n}": t for s, part in self.learned.items() for n, t in part.items()}
         write_weights(folder, tensors)
         # The description last: a directory without it is not taken for a model.
-        write_description(folder, "recipe", self.recipe, tokenizers=self.identities)
+        more = {"fetched": list(self.fetched)} if self.fetched else {}
+        write_description(folder, "recipe", self.recipe, tokenizers=self.identities, **more)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -152,7 +173,7 @@ class Model:
 
         :raises CheckpointError: a tensor is missing, unknown or of another shape.
         """
-        load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder))
+        load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder), fetched=self.fetched)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -221,12 +242,20 @@ class Model:
 
     def encode(self, audio: AudioLike) -> Streams:
         """The streams of a recording that the vocoder speaks; without a vocoder, the speech stream."""
-        reads = () if self.vocoder is None else self.vocoder.reads
+        reads = () if self.vocoder is None else self._spoken(self.vocoder)
         if set(reads) <= {self.speech_stream}:
             return self._speech(audio)
         recording = self.hear(audio)
         heard = self.listener.hear({self.recipe.streams[s].channel: recording for s in reads}, reads)
         return {s: heard[s] for s in reads}
+
+    def _spoken(self, vocoder: Vocoder) -> tuple[str, ...]:
+        """The streams of a recording that a vocoder speaks: what it reads, or what it makes of a text."""
+        if isinstance(vocoder, Chain) and any(
+            isinstance(self.recipe.streams[s].tokenizer, Letters.Config) for s in vocoder.reads
+        ):
+            return vocoder.vocoder.reads
+        return vocoder.reads
 
     def _speech(self, audio: AudioLike) -> Streams:
         """The speech stream of a recording of any length."""
@@ -249,9 +278,11 @@ class Model:
         :raises ConfigError: the model has no vocoder, or not that voice.
         """
         vocoder, speaker = self._vocoder(), self.voice(voice)
-        whole = on_the_clock(self.listener.join(streams, vocoder.reads), vocoder, self.specs)
+        heard = self._spoken(vocoder)
+        reads = heard if set(heard) <= streams.keys() else vocoder.reads
+        whole = on_the_clock(self.listener.join(streams, reads), vocoder, self.specs)
         with torch.inference_mode():
-            made = vocoder.decode({n: whole[n].to(_device(vocoder)) for n in vocoder.reads}, speaker=speaker)
+            made = vocoder.decode({n: whole[n].to(_device(vocoder)) for n in reads}, speaker=speaker)
         return Audio(made.samples.cpu(), made.sample_rate, made.lengths.cpu())
 
     def _vocoder(self) -> Vocoder:
@@ -364,9 +395,54 @@ class Model:
         """
         if not 0 < seconds <= _LONGEST_SECONDS:
             raise ConfigError(f"An answer of {seconds} s was asked for. Ask for over 0 and at most 600.")
+        if self.recipe.talk is not None:
+            talk = self.dialogue(seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=speak)
+            return talk.answer(audio)
         number = self.voice(voice) if speak and self.vocoder is not None else None
         question = self._prompt(audio, None).mono()
         return answer(self, question, seconds=seconds, temperature=temperature, seed=seed, voice=number, speak=speak)
+
+    def dialogue(self, **settings: Any) -> Dialogue:
+        """A conversation of turns; see ``Dialogue`` for its settings.
+
+        :raises ConfigError: the model keeps none.
+        """
+        return Dialogue(self, **settings)
+
+    def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:
+        """An answer to a spoken question as it comes: what was heard, text, sound; see ``Dialogue.turn``.
+
+        :raises ConfigError: the model keeps no conversation.
+        """
+        return self.dialogue(**settings).turn(audio)
+
+    def say(self, text: str, *, voice: int | str | None = None) -> Audio:
+        """A text, read out.
+
+        :raises ConfigError: the model does not read letters, or has not that voice.
+        :raises DataError: there is nothing to read out.
+        """
+        vocoder, number = self._vocoder(), self.voice(voice)
+        stream = vocoder.reads[0]
+        letters = self.tokenizer(stream) if len(vocoder.reads) == 1 else None
+        if not isinstance(letters, Letters):
+            raise ConfigError(f"Model {self.recipe.name!r} does not read text out. Choose another, like mini.")
+        if not any(c.isalnum() for c in text):
+            raise DataError(f"There is nothing to read out in {text[:40]!r}. Give it words.")
+        return self.decode({stream: letters.encode(text)}, voice=number)
+
+    def transcribe(self, audio: AudioLike) -> str:
+        """What is said in a recording, as the model hears it.
+
+        :raises ConfigError: the model hears no words.
+        :raises AudioError: the recording cannot be read, or is empty or silent.
+        """
+        talk = self.recipe.talk
+        recognizer: Any = None if talk is None else self.tokenizer(talk.question)
+        if not hasattr(recognizer, "transcribe"):
+            raise ConfigError(f"Model {self.recipe.name!r} hears no words. Choose another, like mini.")
+        texts: list[str] = recognizer.transcribe(self._prompt(audio, None).mono())
+        return texts[0]
 
     def _predict_durations(self, units: TokenSequence) -> Tensor:
         vocoder: Any = self.vocoder

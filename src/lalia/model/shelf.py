@@ -92,14 +92,21 @@ def holds_tokenizer(folder: Path) -> bool:
     return codec(folder, hub.name_of(folder)) is not None
 
 
-def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+def load(
+    name: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    lm: str | None = None,
+) -> Model:
     """A model by the name under which it is bundled, from a directory, or from the hub.
 
+    :param lm: a text LM in place of the one that it is talked to by: known weights, a directory or a hub id.
     :raises CheckpointError: there is no such model, or it is damaged.
     :raises LaliaError: this machine has no such device.
     """
     place = device_of(device) if isinstance(device, str) else device
-    return Model.load(find(name), device=place or "cpu", dtype=dtype)
+    return Model.load(find(name), device=place or "cpu", dtype=dtype, lm=lm)
 
 
 def load_tokenizer(name: str | Path) -> Any:

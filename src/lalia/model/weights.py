@@ -1,13 +1,14 @@
 """The weights of a model by name, out and in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 
 import torch
 from torch import Tensor, nn
 
 from lalia.errors import CheckpointError
 
-__all__ = ["assign_tensors", "load_tensors", "tensors_of"]
+__all__ = ["assign_tensors", "load_tensors", "matches", "tensors_of"]
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -23,13 +24,19 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return out
 
 
-def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name is of one of the fnmatch patterns."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, fetched: Sequence[str] = ()) -> None:
     """The inverse of ``tensors_of``.
 
     :param where: what the tensors were read from, for the message.
+    :param fetched: patterns of those that the module has already, and that need not be there.
     :raises CheckpointError: a tensor is missing, unknown or of another shape.
     """
-    _check(module, tensors, where)
+    _check(module, tensors, where, fetched)
     module.load_state_dict(dict(tensors), strict=False)
 
 
@@ -67,12 +74,14 @@ def assign_tensors(
                 )
 
 
-def _check(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def _check(module: nn.Module, tensors: Mapping[str, Tensor], where: str, fetched: Sequence[str] = ()) -> None:
     """
     :raises CheckpointError: a tensor is missing, unknown or of another shape.
     """
     wanted = tensors_of(module)
     for name, t in wanted.items():
+        if name not in tensors and matches(name, fetched):
+            continue
         if name not in tensors or tensors[name].shape != t.shape:
             got = tuple(tensors[name].shape) if name in tensors else "nothing"
             raise CheckpointError(

@@ -119,7 +119,9 @@ def mel_filters(sample_rate: int, n_fft: int, bins: int, fmin: float = 0.0, fmax
     with torch.device("cpu"):
         ends = _hz_to_mel(torch.tensor([fmin, top], dtype=torch.float64))
         edges = _mel_to_hz(torch.linspace(float(ends[0]), float(ends[1]), bins + 2, dtype=torch.float64))
-        frequencies = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+        # The last one is half the rate where n_fft is even, and below it where it is odd.
+        top_bin = sample_rate * (n_fft // 2) / n_fft
+        frequencies = torch.linspace(0, top_bin, n_fft // 2 + 1, dtype=torch.float64)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
     triangles = torch.minimum(rising, falling).clamp(min=0)

@@ -13,14 +13,18 @@ from lalia.tokenizers.encodec import EnCodec
 from lalia.tokenizers.features import Features, Mel
 from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
+from lalia.tokenizers.letters import Letters
 from lalia.tokenizers.mimi import Mimi
+from lalia.tokenizers.phones import Phones
 from lalia.tokenizers.pitch_vq import PitchVQ
 from lalia.tokenizers.prosody import Energy, Pitch, Style
 from lalia.tokenizers.runs import durations_of, frames_of, pool_by_runs
 from lalia.tokenizers.snac import SNAC
+from lalia.tokenizers.soft_text import Heard, SoftText
 from lalia.tokenizers.ssl_units import SSLUnits
 from lalia.tokenizers.states import States
 from lalia.tokenizers.text import Text
+from lalia.tokenizers.transcript import Transcript
 
 __all__ = [
     "DAC",
@@ -33,20 +37,25 @@ __all__ = [
     "Features",
     "FrameNet",
     "GroupedResidualVQ",
+    "Heard",
     "Learns",
+    "Letters",
     "Levelled",
     "Mel",
     "Mimi",
+    "Phones",
     "Pitch",
     "PitchVQ",
     "ResidualVQ",
     "SEANet",
     "SSLUnits",
+    "SoftText",
     "SpeechTokenizer",
     "SplitResidualVQ",
     "States",
     "Style",
     "Text",
+    "Transcript",
     "align_text",
     "assign",
     "durations_of",

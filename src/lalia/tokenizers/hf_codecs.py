@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio
 from lalia.checkpoints import fetch
+from lalia.checkpoints.quiet import quiet
 from lalia.config import Configurable
-from lalia.encoders.loading import quiet
 from lalia.errors import ConfigError, WeightsError
 from lalia.streaming import State
 from lalia.streams import Discrete, StreamSpec, TokenSequence

@@ -1,4 +1,4 @@
-"""The width of what well-known speech encoders make, so that a stream's spec needs no weights."""
+"""The widths of well-known speech encoders and text LMs, so that a stream's spec needs no weights."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from lalia.errors import ConfigError
 
-__all__ = ["width_of"]
+__all__ = ["width_of", "width_of_text"]
 
 _WIDTHS: Mapping[str, int] = {
     r"whisper-tiny": 384,
@@ -43,3 +43,29 @@ def width_of(name: str, architecture: Mapping[str, Any] | None = None) -> int:
         if re.match(pattern, last):
             return width
     raise ConfigError(f"How wide the features of {name!r} are is not known. Set dim.")
+
+
+_TEXT_WIDTHS: Mapping[str, int] = {
+    r"smollm2-135m": 576,
+    r"smollm2-360m": 960,
+    r"smollm2-1\.7b": 2048,
+    r"qwen2(\.5)?-0\.5b": 896,
+    r"qwen2(\.5)?-1\.5b": 1536,
+    r"qwen2-7b|qwen2\.5-7b": 3584,
+    r"llama-3\.2-1b": 2048,
+    r"llama-3\.2-3b": 3072,
+    r"llama-3(\.1)?-8b": 4096,
+}
+
+
+def width_of_text(name: str) -> int:
+    """The width of the embeddings of a text LM.
+
+    :param name: known weights, a directory or a hub id.
+    :raises ConfigError: it does not tell.
+    """
+    last = name.rstrip("/").rpartition("/")[2].lower()
+    for pattern, width in _TEXT_WIDTHS.items():
+        if re.match(pattern, last):
+            return width
+    raise ConfigError(f"How wide the embeddings of {name!r} are is not known. Set dim.")

@@ -46,7 +46,8 @@ def complete(
         place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:12]
         path = folder.parent / f"transcripts-{place}.jsonl"
         manifest = _transcribed(manifest, path, timed=timed, tell=tell, progress=progress)
-    if len(recipe.channels) > 1 and not _has_channels(manifest, len(recipe.channels)):
+    sides = len(recipe.channels_of(names))
+    if sides > 1 and not _has_channels(manifest, sides):
         tell("Recordings of one channel: pairs of them are put into conversations of two turns")
         manifest = make_conversations(manifest, folder / "conversations")
     return manifest

@@ -57,6 +57,7 @@ def make_conversations(manifest: Manifest, folder: Path, *, sample_rate: int = 2
                 channel=None,
                 duration=samples.shape[1] / sample_rate,
                 words=None if kept.words is None else _later(kept.words, start),
+                phones=None if kept.phones is None else _later(kept.phones, start),
             )
         )
     if not made:
@@ -75,5 +76,6 @@ def _turn(u: Utterance, sample_rate: int) -> tuple[Audio, Utterance]:
         words = tuple(w for w in words if w.end <= _LONGEST)
         seconds = min(words[-1].end + 0.15, _LONGEST) if words else _LONGEST
     text = " ".join(w.text for w in words) if words else u.text if seconds == u.duration else None
-    u = replace(u, duration=seconds, words=words, text=text)
+    phones = None if u.phones is None else tuple(p for p in u.phones if p.end <= seconds)
+    u = replace(u, duration=seconds, words=words, phones=phones, text=text)
     return u.load(sample_rate=sample_rate), u

@@ -16,6 +16,7 @@ from lalia.store import holds, read_description, read_weights
 from lalia.streams import Discrete
 from lalia.tokenizers import Mel, SSLUnits
 from lalia.train.material import Material
+from lalia.train.needs import streams_of_stages
 from lalia.vocoders import Channels, CodecDecoder, GriffinLim, Vocoder
 
 __all__ = ["Plan", "Tell", "check_overrides", "lend", "make_plan"]
@@ -50,7 +51,7 @@ def make_plan(
     :raises RecipeError: the data are of another tokenizer than the recipe's.
     :raises DataError: a stream of the recipe is not in the data.
     """
-    plan = Plan(_on_streams(recipe, material, tiny, tell))
+    plan = Plan(_on_streams(recipe, material, streams_of_stages(recipe, stage), tiny, tell))
     trains_vocoder = any(s.name == stage and s.task.trains_vocoder for s in recipe.stages)
     if tiny and recipe.vocoder is not None and not trains_vocoder:
         plan = _with_ready_vocoder(plan.recipe, material, tell)
@@ -77,12 +78,12 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> Recipe:
+def _on_streams(recipe: Recipe, material: Material, needed: set[str], tiny: bool, tell: Tell) -> Recipe:
     """The recipe over the tokenizers of the data."""
     streams = dict(recipe.streams)
     for name, stream in streams.items():
         if name not in material.info:
-            if slices_of(recipe.streams, name):
+            if name not in needed or slices_of(recipe.streams, name):
                 continue
             raise DataError(
                 f"{material.folders[0]} has no stream {name!r}, which {recipe.name!r} needs; it has "
@@ -100,9 +101,9 @@ def _on_streams(recipe: Recipe, material: Material, tiny: bool, tell: Tell) -> R
         tell(f"Stream {name!r}: the tokenizer of the data, {made.name} ({made.sha256[:12]})")
         streams[name] = replace(stream, tokenizer=held)
     for name in recipe.streams.keys() - material.info.keys():
-        # It is stored as slices, and so has their tokenizer.
-        like = slices_of(recipe.streams, name)[0]
-        streams[name] = replace(streams[name], tokenizer=streams[like].tokenizer)
+        # What is stored as slices has their tokenizer.
+        if slices := slices_of(recipe.streams, name):
+            streams[name] = replace(streams[name], tokenizer=streams[slices[0]].tokenizer)
     ratio = _stretch(recipe.streams, streams)
     stages = tuple(replace(s, task=s.task.stretched(ratio)) for s in recipe.stages) if ratio > 1 else recipe.stages
     return replace(recipe, streams=streams, vocoder=_of_data(recipe, streams), stages=stages)

@@ -13,7 +13,18 @@ import torch
 from lalia.audio import Audio
 from lalia.checkpoints import cache_dir
 from lalia.config import Configuration, to_dict
-from lalia.data import Manifest, Skipped, StreamInfo, TokenRow, Utterance, discover, info_of, tokenize_corpus, unusable
+from lalia.data import (
+    Manifest,
+    Skipped,
+    StreamInfo,
+    TokenRow,
+    Utterance,
+    Word,
+    discover,
+    info_of,
+    tokenize_corpus,
+    unusable,
+)
 from lalia.errors import DataError
 from lalia.listening import Listener
 from lalia.model import HeldTokenizers, is_duplex, save_tokenizer
@@ -21,8 +32,10 @@ from lalia.recipe import Recipe, slices_of
 from lalia.train.completing import complete
 from lalia.train.learning import begun_with, learn, level_of
 from lalia.train.material import TOKENIZERS
+from lalia.train.needs import streams_of_stages
 from lalia.train.tokenizers import with_bundled
 from lalia.training.distributed import is_main, sum_floats
+from lalia.vocoders import Chain
 
 __all__ = ["RecipeStreams", "prepare_all"]
 
@@ -42,10 +55,12 @@ def prepare_all(
     tiny: bool,
     tell: Tell,
     ready: Mapping[Configuration, Any],
+    stage: str | None = None,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[Path]:
     """The data as folders of token shards: recordings among them are tokenized into the cache, once.
 
+    :param stage: the only one that is to be trained, if one is: what it does not need is not made.
     :param tiny: use ten minutes of recordings, and the units and the codec that are bundled.
     :param ready: tokenizers that are built already, by configuration.
     :raises DataError: nothing there can be used.
@@ -57,9 +72,10 @@ def prepare_all(
     found = {folder: discover([folder]) for folder in raw}
     if tiny:
         recipe, ready = with_bundled(recipe, ready, tell)
-    places = {folder: _place(recipe, folder, folders, tiny, ready) for folder in raw}
+    names = _needed(recipe, stage)
+    places = {folder: _place(recipe, names, folder, found, tiny, ready) for folder in raw}
     if is_main():
-        maker = RecipeStreams(recipe, ready)
+        maker = RecipeStreams(recipe, ready, names=names)
         for folder in folders:
             maker.begun_with(places.get(folder, folder))
         manifests = {}
@@ -77,15 +93,22 @@ def prepare_all(
 
 
 def _place(
-    recipe: Recipe, folder: Path, folders: Sequence[Path], tiny: bool, ready: Mapping[Configuration, Any]
+    recipe: Recipe,
+    names: Sequence[str],
+    folder: Path,
+    found: Mapping[Path, Manifest],
+    tiny: bool,
+    ready: Mapping[Configuration, Any],
 ) -> Path:
     """Where the tokens of a folder of recordings are kept."""
-    streams = {n: recipe.streams[n] for n in _needed(recipe)}
+    streams = {n: recipe.streams[n] for n in names}
     made_by = {n: ready[s.tokenizer].identity for n, s in streams.items() if s.tokenizer in ready}
     # Tokens hang on all that their tokenizers learn from.
     learn = any(hasattr(getattr(s.tokenizer, "owner", None), "fit") for n, s in streams.items() if n not in made_by)
-    heard = sorted({str(f.resolve()) for f in folders}) if learn else []
-    turns = not is_duplex(recipe)
+    # A folder that has got more recordings is another one.
+    held = {str(f.resolve()): [(u.id, u.duration, u.text) for u in manifest] for f, manifest in found.items()}
+    heard = held if learn else held[str(folder.resolve())]
+    turns = not is_duplex(recipe) and len(recipe.channels_of(names)) > 1
     key = json.dumps([to_dict(streams), made_by, str(folder.resolve()), tiny, heard, turns], sort_keys=True)
     return cache_dir() / "prepared" / f"{recipe.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
@@ -103,14 +126,21 @@ class RecipeStreams:
 
     :param recipe: whose streams.
     :param ready: tokenizers that are built already, by configuration.
+    :param names: which streams; all that the recipe is trained on when not given.
     """
 
-    def __init__(self, recipe: Recipe, ready: Mapping[Configuration, Any] | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        ready: Mapping[Configuration, Any] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.tokenizer = HeldTokenizers(recipe.streams, ready=ready)
-        self.names = _needed(recipe)
+        self.names = _needed(recipe) if names is None else tuple(names)
         self.listener = Listener(recipe.streams, self.tokenizer)
-        self._order = recipe.channels
+        self._order = recipe.channels_of(self.names)
         self._by_turns = not is_duplex(recipe)
         self._levels: dict[str, Callable[[Utterance], float | None]] = {}
 
@@ -161,12 +191,11 @@ class RecipeStreams:
     def encode(self, loaded: Sequence[tuple[Utterance, "Heard"]]) -> list[TokenRow | Skipped]:
         rows: list[TokenRow | Skipped] = []
         for u, heard in loaded:
-            sounds, words = heard.sounds, u.words
-            if words is not None and heard.start:
-                words = tuple(w._replace(start=w.start - heard.start, end=w.end - heard.start) for w in words)
+            sounds = heard.sounds
+            words, phones = (_moved(x, -heard.start) for x in (u.words, u.phones))
             levels = {n: x for n, level in self._levels.items() if (x := level(u)) is not None}
             try:
-                streams = self.listener.hear(sounds, self.names, text=u.text, words=words, levels=levels)
+                streams = self.listener.hear(sounds, self.names, text=u.text, words=words, phones=phones, levels=levels)
             except DataError as error:
                 rows.append(Skipped(u.id, str(u.path), str(error)))
                 continue
@@ -180,6 +209,12 @@ class RecipeStreams:
         return rows
 
 
+def _moved(words: Sequence[Word] | None, seconds: float) -> Sequence[Word] | None:
+    if words is None or not seconds:
+        return words
+    return tuple(w._replace(start=w.start + seconds, end=w.end + seconds) for w in words)
+
+
 def _turn(audio: Audio) -> tuple[float, float]:
     """Where one side of a conversation begins and ends, in seconds: without the silence around it.
 
@@ -191,10 +226,17 @@ def _turn(audio: Audio) -> tuple[float, float]:
     return int(loud[0]) / audio.sample_rate, (int(loud[-1]) + 1) / audio.sample_rate
 
 
-def _needed(recipe: Recipe) -> tuple[str, ...]:
-    """The streams that some language model reads or predicts, or that the vocoder reads."""
+def _needed(recipe: Recipe, stage: str | None = None) -> tuple[str, ...]:
+    """The streams that some language model reads or predicts, or that the vocoder reads.
+
+    :param stage: as far as this one needs them.
+    """
     used = {s for lm in recipe.lms.values() for s in (*lm.layout.streams, *lm.heads)}
     used |= set() if recipe.vocoder is None else set(recipe.vocoder.reads)
+    if isinstance(recipe.vocoder, Chain.Config):
+        # What its parts make is what they learn to make.
+        used |= {s for stage in recipe.vocoder.stages for s in (stage.stream, *stage.made)}
+    used &= streams_of_stages(recipe, stage)
     # What is stored in slices need not be stored whole.
     return tuple(n for n in recipe.streams if n in used and not slices_of(recipe.streams, n))
 

@@ -75,7 +75,9 @@ def train(
             recipe = recipe.tiny()
         recipe, ready = with_tokenizers(recipe, tokenizers or {})
         check_overrides(recipe, overrides or {})
-        material = Material.open(prepare_all(recipe, data, tiny=tiny, tell=say, ready=ready, progress=progress))
+        material = Material.open(
+            prepare_all(recipe, data, tiny=tiny, tell=say, ready=ready, stage=stage, progress=progress)
+        )
         # Told once it is clear that there will be a run: a request that is refused is refused in one line.
         notes: list[str] = []
         plan = make_plan(

@@ -23,9 +23,10 @@ from lalia.training.objectives.part import PartLoss
 from lalia.training.protocols import Batches, Objective
 from lalia.training.recordings import Recorded
 from lalia.training.segments import SegmentBatches
+from lalia.training.stream_batches import StreamBatches
 from lalia.training.token_batches import TokenBatches, held_out
 from lalia.training.utterances import UtteranceBatches
-from lalia.vocoders import Chain, LearnsAlone, MelVocoder, UnitVocoder, Vocoder
+from lalia.vocoders import Chain, LearnsAlone, LearnsFromStreams, MelVocoder, Stage, UnitVocoder, Vocoder
 
 __all__ = ["Parts", "PredictTokens", "Prepared", "StageData", "Task", "TrainPart", "TrainVocoder"]
 
@@ -76,6 +77,10 @@ class Task(Configuration):
     @property
     def trains_vocoder(self) -> bool:
         return False
+
+    def needs(self, system: System) -> tuple[str, ...] | None:
+        """The streams that it learns from; None for all that there are."""
+        return None
 
     def stretched(self, ratio: float) -> Self:
         """The same task where recordings have so many times as many tokens."""
@@ -199,6 +204,10 @@ class TrainVocoder(Task):
     def trains_vocoder(self) -> bool:
         return True
 
+    def needs(self, system: System) -> tuple[str, ...] | None:
+        last = system.vocoder.vocoder if isinstance(system.vocoder, Chain.Config) else system.vocoder
+        return last.reads if isinstance(last, UnitVocoder.Config) else None
+
     def tiny(self) -> "TrainVocoder":
         return replace(
             self, gan=self.gan.tiny(), seconds=0.5, batch_size=2, micro_batch_size=None, voices=self.voices[:2]
@@ -286,6 +295,11 @@ class TrainPart(Task):
                 "Train it with another task."
             )
 
+    def needs(self, system: System) -> tuple[str, ...] | None:
+        part = self._part(system.vocoder)
+        alone = isinstance(part, Stage.Config) and hasattr(part.owner, "learns_from")
+        return (part.stream, *part.made) if alone else None
+
     def _part(self, vocoder: Vocoder.Config | None) -> Any:
         """The configuration of the part."""
         if not isinstance(vocoder, Chain.Config):
@@ -300,6 +314,17 @@ class TrainPart(Task):
         stream = whole.reads[0]
 
         def batches(recorded: Recorded, seed: int) -> Batches:
+            if isinstance(part, LearnsFromStreams):
+                return StreamBatches(
+                    recorded,
+                    part.learns_from,
+                    max_tokens=self.max_tokens,
+                    voices=self.voices,
+                    num_voices=part.num_speakers,
+                    seed=seed,
+                    rank=rank(),
+                    world=world_size(),
+                )
             if self.seconds is not None:
                 return _segments(recorded, stream, part, self.seconds, self.batch_size, None, self.voices, seed)
             return UtteranceBatches(

@@ -16,6 +16,7 @@ from lalia.streams import Streams, StreamSpec, TokenSequence
 
 __all__ = [
     "LearnsAlone",
+    "LearnsFromStreams",
     "Stage",
     "Vocoder",
     "check_codes",
@@ -93,12 +94,17 @@ class Stage(Configurable, nn.Module, ABC):
         _: KW_ONLY
         makes: str = "mel"
 
+        @property
+        def made(self) -> tuple[str, ...]:
+            """All streams that it makes."""
+            return (self.makes,)
+
     reads: tuple[str, ...]
     """The streams that ``convert`` needs."""
     makes: dict[str, StreamSpec]
     """The streams that it makes."""
-    sample_rate: int
-    """Of the audio that ``analyse`` takes, in Hz."""
+    sample_rate: int = 0
+    """Of the audio that ``analyse`` takes, in Hz; 0 where it takes none."""
     num_speakers: int = 1
     """Voices to choose from."""
 
@@ -117,9 +123,15 @@ class Stage(Configurable, nn.Module, ABC):
     ) -> Streams:
         """The streams made of these; parameters as for ``Vocoder.decode``."""
 
-    @abstractmethod
     def analyse(self, audio: Audio) -> Streams:
-        """The streams of ``makes`` as a recording has them: what this part learns to make, and the next to read."""
+        """The streams of ``makes`` as a recording has them: what this part learns to make, and the next to read.
+
+        :raises LayoutError: a recording does not tell; the shards have them.
+        """
+        raise LayoutError(
+            f"{type(self).__name__} makes {', '.join(self.makes)}, which no recording tells. Tokenize the corpus with "
+            "these streams."
+        )
 
 
 @runtime_checkable
@@ -132,18 +144,26 @@ class LearnsAlone(Protocol):
     terms: tuple[str, ...]
     """The names of its losses."""
 
-    def counts(self, streams: Streams, audio: Audio) -> dict[str, float]:
+    def counts(self, streams: Streams, audio: Audio | None) -> dict[str, float]:
         """What to divide each loss by."""
         ...
 
-    def losses(self, streams: Streams, audio: Audio, speaker: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, streams: Streams, audio: Audio | None, speaker: Tensor | None = None) -> dict[str, Tensor]:
         """The sums of its losses.
 
         :param streams: what it reads and what it makes, as ``Stage.analyse`` gives it.
-        :param audio: the recording, [B, 1, N].
+        :param audio: the recording, [B, 1, N]; None for a part that learns from streams alone.
         :param speaker: voices [B].
         """
         ...
+
+
+@runtime_checkable
+class LearnsFromStreams(Protocol):
+    """A part that learns from streams of the shards, without any sound."""
+
+    learns_from: tuple[str, ...]
+    """Their names."""
 
 
 def find_spec(specs: Mapping[str, StreamSpec], stream: str, vocoder: str) -> StreamSpec:

@@ -1,6 +1,6 @@
 """Chain: stages that turn streams into streams, and a vocoder that makes audio of the last."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ class Chain(Vocoder):
             made: set[str] = set()
             for stage in self.stages:
                 found |= dict.fromkeys(n for n in (stage.stream,) if n not in made)
-                made.add(stage.makes)
+                made |= set(stage.made)
             return tuple(found | dict.fromkeys(n for n in self.vocoder.reads if n not in made))
 
         @property
@@ -60,9 +60,10 @@ class Chain(Vocoder):
         self.stages, self.reads = nn.ModuleList(), config.reads
         for part in config.stages:
             stage: Stage = part.build(known)
-            taken = sorted(set(stage.makes) & set(known))
+            # A stream that recordings have too (units) is learned from these, and made where there is no recording.
+            taken = sorted(name for name, spec in stage.makes.items() if known.get(name, spec) != spec)
             if taken:
-                raise ConfigError(f"{type(stage).__name__} makes the stream {taken[0]!r}, which exists. Rename it.")
+                raise ConfigError(f"{type(stage).__name__} makes another {taken[0]!r} than there is. Rename it.")
             known.update(stage.makes)
             self.stages.append(stage)
         self.vocoder: Vocoder = config.vocoder.build(known)
@@ -80,6 +81,15 @@ class Chain(Vocoder):
     @property
     def _stages(self) -> list[Stage]:
         return [stage for stage in self.stages if isinstance(stage, Stage)]
+
+    def _needed(self, given: Collection[str]) -> list[Stage]:
+        """The stages whose streams are not there: units that were heard need no letters."""
+        lacking, needed = set(self.vocoder.reads) - set(given), []
+        for stage in reversed(self._stages):
+            if lacking & set(stage.makes):
+                needed.append(stage)
+                lacking |= set(stage.reads) - set(given)
+        return needed
 
     def part(self, makes: str) -> nn.Module:
         """The part that makes a stream, or ``audio``.
@@ -112,7 +122,10 @@ class Chain(Vocoder):
         known = dict(streams)
         if streams:
             check_speaker(speaker, len(next(iter(streams.values()))), self.num_speakers)
+        wanted = self._needed(known)
         for stage, part in zip(self._stages, states, strict=False):
+            if stage not in wanted:
+                continue
             voice = speaker if stage.num_speakers > 1 else None
             known |= stage.convert(known, part, final=final, speaker=voice)
         voice = speaker if self.vocoder.num_speakers > 1 else None

@@ -25,7 +25,7 @@ __all__ = ["SETTINGS_NAME", "Part", "assign_parts", "synthesize_corpus"]
 SETTINGS_NAME = "synthesis.json"
 """Beside the sound: what it was made of and how."""
 
-_SAVE_EVERY = 50
+_SAVE_EVERY = 200
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ def synthesize_corpus(
         stale.unlink(missing_ok=True)
 
     started = time.monotonic()
-    before = _made_before(target / MANIFEST_NAME)
     made: list[Utterance] = []
     skipped: list[Skipped] = []
     length = worked = 0.0
@@ -122,13 +121,13 @@ def synthesize_corpus(
             reader = speaker.format(voice=part.voice)
             name = f"{i:05d}-{reader}"
             path = target / f"{name}.flac"
-            duration, phones = _duration(path), before.get(name)
-            if duration is None or name not in before:
+            duration = _duration(path)
+            if duration is None:
                 if max_seconds is not None and time.monotonic() - started >= max_seconds:
                     complete = False
                     break
                 try:
-                    duration, phones = _read_out(synthesizer, part, path, sample_rate)
+                    duration = _read_out(synthesizer, part, path, sample_rate)
                 except AudioError as error:
                     skipped.append(Skipped(name, str(path), str(error).split(". ")[0].rstrip(".")))
                     failures += 1
@@ -145,7 +144,13 @@ def synthesize_corpus(
             length += duration
             made.append(
                 Utterance(
-                    name, path, duration=duration, text=part.text, speaker=reader, language=language, phones=phones
+                    name,
+                    path,
+                    duration=duration,
+                    text=part.text,
+                    speaker=reader,
+                    language=language,
+                    phones=_phones(path),
                 )
             )
             if progress is not None:
@@ -202,9 +207,10 @@ def _remember(path: Path, settings: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _made_before(manifest: Path) -> dict[str, tuple[Word, ...] | None]:
-    """The phonemes of what the manifest names: a sound file alone does not tell them."""
-    return {u.id: u.phones for u in Manifest.read(manifest)} if manifest.exists() else {}
+def _phones(path: Path) -> tuple[Word, ...] | None:
+    """The phonemes of a file, which lie beside it where the synthesizer told them."""
+    beside = path.with_suffix(".phones.json")
+    return tuple(Word(*p) for p in json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else None
 
 
 def _duration(path: Path) -> float | None:
@@ -217,12 +223,14 @@ def _duration(path: Path) -> float | None:
     return seconds if seconds >= SHORTEST_SECONDS else None
 
 
-def _read_out(
-    synthesizer: Synthesizer, part: Part, path: Path, sample_rate: int | None
-) -> tuple[float, tuple[Word, ...] | None]:
+def _read_out(synthesizer: Synthesizer, part: Part, path: Path, sample_rate: int | None) -> float:
     spoken = synthesizer.speak(part.text, part.voice, part.speed)
     audio = spoken.audio
     audio.check(f"what {synthesizer.name} made of {part.text!r}")
+    if spoken.phones is not None:
+        # Before the sound: a sound file that is there has them.
+        with atomic_write(path.with_suffix(".phones.json")) as temporary:
+            temporary.write_text(json.dumps(spoken.phones, ensure_ascii=False), encoding="utf-8")
     audio = audio.mono() if sample_rate is None else audio.mono().to(sample_rate)
     audio.save(path)
-    return audio.seconds, spoken.phones
+    return audio.seconds

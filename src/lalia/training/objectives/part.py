@@ -16,7 +16,8 @@ class PartLoss:
     """The sum of a part's own losses (a mel predictor, a flow); see ``Objective``.
 
     A batch is ``{"streams": Streams, "audio": Audio, "speaker": Tensor [B] | None}``, the audio at the part's rate.
-    What the parts before it would make is taken from the recording (teacher forcing).
+    What the parts before it would make is taken from the recording (teacher forcing); without ``audio``, the streams
+    are all there.
 
     :param vocoder: the whole, of which the other parts are left as they are.
     :param part: which is trained.
@@ -37,16 +38,18 @@ class PartLoss:
         return [self._module]
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        return self.part.counts(self._known(batch), batch["audio"])
+        return self.part.counts(self._known(batch), batch.get("audio"))
 
     def losses(self, player: str, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         voiced = self.part.num_speakers > 1
-        return self.part.losses(self._known(batch), batch["audio"], batch.get("speaker") if voiced else None)
+        return self.part.losses(self._known(batch), batch.get("audio"), batch.get("speaker") if voiced else None)
 
     def _known(self, batch: Mapping[str, Any]) -> Streams:
-        audio = batch["audio"]
-        assert isinstance(audio, Audio)
         known: Streams = dict(batch["streams"])
+        audio = batch.get("audio")
+        if audio is None:
+            return known
+        assert isinstance(audio, Audio)
         for stage in self._stages:
             known |= stage.analyse(audio)
         return known

@@ -1,0 +1,24 @@
+"""Benchmarks of models that hear, answer and speak: what ``lalia eval`` runs."""
+
+from lalia.evaluation.benchmarks.base import Benchmark, Figure, Found
+from lalia.evaluation.benchmarks.bench import Bench
+from lalia.evaluation.benchmarks.bundled import Question, questions, recordings, sentences
+from lalia.evaluation.benchmarks.evaluating import evaluate
+from lalia.evaluation.benchmarks.registry import BENCHMARKS, find, goals
+from lalia.evaluation.benchmarks.report import table
+
+__all__ = [
+    "BENCHMARKS",
+    "Bench",
+    "Benchmark",
+    "Figure",
+    "Found",
+    "Question",
+    "evaluate",
+    "find",
+    "goals",
+    "questions",
+    "recordings",
+    "sentences",
+    "table",
+]

@@ -1,0 +1,100 @@
+"""What a benchmark is, what it asks of a model, and what it finds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from lalia.audio import Audio
+from lalia.evaluation.statistics import Estimate
+
+if TYPE_CHECKING:
+    from lalia.evaluation.benchmarks.bench import Bench
+
+__all__ = ["Benchmark", "Conversation", "Figure", "Found", "Hears", "Reply", "Speaks", "Talks", "Unit"]
+
+Unit = Literal["share", "ms", "MB", "MB/turn", "ms/turn", "MOS", "ratio"]
+
+
+class Reply(Protocol):
+    """An answer: its text, its sound, and ``timings`` in ms from the end of the question on."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def audio(self) -> Audio | None: ...
+    @property
+    def timings(self) -> Mapping[str, float]: ...
+
+
+class Conversation(Protocol):
+    """Turns of which each is answered with those before in mind."""
+
+    def turn(self, said: Any, /, *, typed: bool = False) -> Iterator[Any]:
+        """Events: first one with the ``text`` that was heard, at the end one with the ``reply``."""
+        ...
+
+    def answer(self, said: Any, /, *, typed: bool = False) -> Reply: ...
+
+
+class Talks(Protocol):
+    """A model that answers what is said or typed."""
+
+    def dialogue(self, **settings: Any) -> Conversation: ...
+
+
+class Speaks(Protocol):
+    """A model that reads text out."""
+
+    def say(self, text: str, /) -> Audio: ...
+
+
+class Hears(Protocol):
+    """A model that writes down what is said."""
+
+    def transcribe(self, audio: Audio, /) -> str: ...
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number.
+
+    :param key: its name within the benchmark.
+    :param about: what it is, in words.
+    """
+
+    key: str
+    about: str
+    unit: Unit
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a benchmark found.
+
+    :param figures: most important first.
+    :param items: one for each thing that was tried.
+    :param settings: what moves the figures and is this benchmark's own.
+    :param notes: lines for people: what the reference is, what is missing.
+    """
+
+    figures: Sequence[Figure]
+    items: Sequence[Mapping[str, Any]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class Benchmark(Protocol):
+    """A question that is put to a model."""
+
+    name: str
+    about: str
+
+    def check(self, model: Any) -> None:
+        """Find out, by a small try, whether the model can do what is asked.
+
+        :raises LaliaError: it cannot; the message says why.
+        """
+        ...
+
+    def run(self, bench: "Bench") -> Found: ...

@@ -1,0 +1,131 @@
+"""The bench: a model with the tools that judge it, and what several benchmarks look at once it was made."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from lalia.audio import Audio
+from lalia.data import Manifest
+from lalia.errors import LaliaError
+from lalia.evaluation.asr import Whisper
+from lalia.evaluation.benchmarks.base import Reply, Talks
+from lalia.evaluation.benchmarks.bundled import Question, questions
+from lalia.evaluation.dnsmos import DNSMOS, Quality
+from lalia.evaluation.protocols import Recognizer
+from lalia.evaluation.text import Normalizer, WhisperEnglish
+
+__all__ = ["Bench", "Exchange", "converse"]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A spoken question with its answer, and that of the peer."""
+
+    question: Question
+    heard: str
+    reply: Reply
+    peer: Reply | None
+
+
+def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
+    """What was heard, and the whole reply, in a conversation that begins with it."""
+    events = model.dialogue(**settings).turn(said)
+    heard = next(events).text
+    *_, last = events
+    return heard, last.reply
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass
+class Bench:
+    """A model under test.
+
+    :param model: whatever can do something of what the benchmarks ask.
+    :param name: of the model, for the record, and for its goals.
+    :param source: by which a new process can load it: a bundled name, a path or a hub id.
+    :param peer: another model that is asked the same in turn with it.
+    :param data: recordings to transcribe; the bundled questions when not given.
+    :param limit: the first items only, for a first look.
+    :param max_tokens: the longest reply, as text.
+    :param options: further words of the command line that loads the model.
+    :param progress: called with a stage, how much of it is done, and how much there is.
+    """
+
+    model: Any
+    name: str
+    source: str
+    peer: Any = None
+    peer_name: str | None = None
+    data: Manifest | None = None
+    seed: int = 0
+    limit: int | None = None
+    max_tokens: int = 80
+    options: Sequence[str] = ()
+    progress: Callable[[str, int, int], None] = _silent
+    judge_weights: str = "whisper-base"
+    recognizer_weights: str = "whisper-tiny.en"
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def talking(self) -> Mapping[str, Any]:
+        """How it is talked to: greedily, so that what differs is what was heard."""
+        return {"temperature": 0.0, "max_tokens": self.max_tokens, "seed": self.seed}
+
+    def unclear_of(self, model: Any) -> str | None:
+        """What a model replies to what it did not understand, where it has such a sentence."""
+        talk = getattr(getattr(model, "recipe", None), "talk", None)
+        return getattr(talk, "unclear", None)
+
+    def understood(self, exchange: "Exchange") -> bool:
+        """Whether nobody had to ask again: that is said without any thought, and so is no measure of latency."""
+        sides = ((self.model, exchange.reply), (self.peer, exchange.peer))
+        return all(reply is None or reply.text != self.unclear_of(model) for model, reply in sides)
+
+    @cached_property
+    def judge(self) -> Recognizer:
+        """Hears what the model says."""
+        return Whisper(self.judge_weights)
+
+    @cached_property
+    def recognizer(self) -> Recognizer:
+        """What the model is compared with where it transcribes: mini's own recogniser, alone."""
+        return Whisper(self.recognizer_weights)
+
+    @cached_property
+    def normalizer(self) -> Normalizer:
+        return WhisperEnglish()
+
+    @cached_property
+    def rater(self) -> Callable[[Audio], Quality] | None:
+        """Rates sound; None where it cannot be had, which is then noted."""
+        try:
+            return DNSMOS()
+        except LaliaError as error:
+            warnings.warn(f"Sound is not rated: {error}", stacklevel=2)
+            self.notes.append(f"Sound is not rated: {error}")
+            return None
+
+    @cached_property
+    def exchanges(self) -> list[Exchange]:
+        """The bundled questions with their answers; where there is a peer, both are asked in turn."""
+        asked = questions(self.limit)
+        models = [self.model] if self.peer is None else [self.model, self.peer]
+        for model in models:
+            # What is loaded or compiled at first use is nobody's latency.
+            converse(model, asked[0].load(), **self.talking)
+        found = []
+        for i, question in enumerate(asked):
+            sound = question.load()
+            said = {}
+            # Who is first changes, so that neither gains by a warm cache.
+            for k in range(len(models)) if i % 2 == 0 else reversed(range(len(models))):
+                said[k] = converse(models[k], sound, **self.talking)
+            heard, reply = said[0]
+            found.append(Exchange(question, heard, reply, said[1][1] if len(models) > 1 else None))
+            self.progress("asking", i + 1, len(asked))
+        return found

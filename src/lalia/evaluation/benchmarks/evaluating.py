@@ -1,0 +1,107 @@
+"""Running benchmarks on a model, and the result that is left."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lalia.errors import ConfigError, LaliaError
+from lalia.evaluation.benchmarks.base import Benchmark, Figure, Found
+from lalia.evaluation.benchmarks.bench import Bench
+from lalia.evaluation.benchmarks.registry import Goal, find, goals
+from lalia.evaluation.results import FORMAT, environment, save_result, tool
+from lalia.evaluation.statistics import RESAMPLES
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    bench: Bench,
+    names: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    identity: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run benchmarks on the model of the bench.
+
+    What the model cannot do is left out where all are run, and an error where it was asked for by name. The result is
+    written after each benchmark, so that a run that breaks leaves what it found.
+
+    :param names: of benchmarks; all when empty.
+    :param out: a JSON file.
+    :param identity: of the model's weights, for the record.
+    :param tell: called with a line as each benchmark begins.
+    :returns: ``model``, ``settings``, ``environment``; ``results`` by benchmark: ``figures``, ``items``, ``settings``,
+        ``notes``; ``left_out``: why a benchmark was not run.
+    :raises ConfigError: an unknown name, or a model that can do nothing of it.
+    """
+    chosen = find(names)
+    if bench.peer is not None:
+        bench.peer.dialogue(speak=False)
+    left_out: dict[str, str] = {}
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "benchmark": "eval",
+        "model": {"name": bench.name, "source": bench.source, "identity": identity},
+        "settings": {
+            "seed": bench.seed,
+            "limit": bench.limit,
+            "against": bench.peer_name,
+            "interval": 0.95,
+            "resamples": RESAMPLES,
+            "normalizer": tool(bench.normalizer),
+        },
+        "environment": environment() | {"threads": str(torch.get_num_threads()), "cpus": str(os.cpu_count())},
+        "results": {},
+        "left_out": left_out,
+    }
+    able = []
+    for benchmark in chosen:
+        try:
+            _check(benchmark, bench)
+            able.append(benchmark)
+        except LaliaError as error:
+            if names:
+                raise
+            left_out[benchmark.name] = str(error)
+    if not able:
+        reason = next(iter(left_out.values()))
+        raise ConfigError(f"{bench.name} can do nothing of what the benchmarks ask: {reason}")
+    for benchmark in able:
+        tell(f"{benchmark.name}: {benchmark.about}")
+        try:
+            found = benchmark.run(bench)
+        except LaliaError as error:
+            if len(able) == 1:
+                raise
+            left_out[benchmark.name] = str(error)
+            continue
+        result["results"][benchmark.name] = _record(benchmark, found, goals(bench.name))
+        if out is not None:
+            save_result(result, out)
+    return result
+
+
+def _check(benchmark: Benchmark, bench: Bench) -> None:
+    try:
+        benchmark.check(bench.model)
+    except AttributeError as error:
+        raise ConfigError(f"{bench.name} cannot be asked for {benchmark.name} ({error}). Choose another.") from None
+
+
+def _record(benchmark: Benchmark, found: Found, wanted: Mapping[str, Goal]) -> dict[str, Any]:
+    return {
+        "about": benchmark.about,
+        "figures": [_figure(f, wanted.get(f"{benchmark.name}.{f.key}")) for f in found.figures],
+        "settings": dict(found.settings),
+        "notes": list(found.notes),
+        "items": list(found.items),
+    }
+
+
+def _figure(figure: Figure, goal: Goal | None) -> dict[str, Any]:
+    data = {"key": figure.key, "about": figure.about, "unit": figure.unit, **figure.estimate.to_dict()}
+    return data | ({} if goal is None else dict(goal))

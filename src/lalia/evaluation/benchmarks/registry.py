@@ -1,0 +1,50 @@
+"""The benchmarks by name, and what some models are to reach in them."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from lalia.errors import ConfigError
+from lalia.evaluation.benchmarks.answers import Answers
+from lalia.evaluation.benchmarks.base import Benchmark
+from lalia.evaluation.benchmarks.latency import Latency
+from lalia.evaluation.benchmarks.memory import Memory
+from lalia.evaluation.benchmarks.robustness import Robustness
+from lalia.evaluation.benchmarks.say import Say
+from lalia.evaluation.benchmarks.tone import Tone
+from lalia.evaluation.benchmarks.transcribe import Transcribe
+from lalia.evaluation.benchmarks.turns import Turns
+
+__all__ = ["BENCHMARKS", "Goal", "find", "goals"]
+
+_ALL: tuple[Benchmark, ...] = (Answers(), Transcribe(), Say(), Latency(), Memory(), Tone(), Turns(), Robustness())
+BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
+
+Goal = Mapping[str, float | str]
+"""``floor``, the least that will do, and ``aim``: numbers, or words where there is no number."""
+
+
+def find(names: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks of these names, each once; all where there is none.
+
+    :raises ConfigError: one is unknown; the nearest is named.
+    """
+    for name in names:
+        if name not in BENCHMARKS:
+            close = difflib.get_close_matches(name, BENCHMARKS, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(BENCHMARKS)}."
+            raise ConfigError(f"There is no benchmark {name!r}. {hint}")
+    return [BENCHMARKS[name] for name in dict.fromkeys(names)] or list(_ALL)
+
+
+@cache
+def _goals() -> Mapping[str, Mapping[str, Goal]]:
+    loaded: Mapping[str, Mapping[str, Goal]] = json.loads(Path(__file__).with_name("goals.json").read_text("utf-8"))
+    return loaded
+
+
+def goals(model: str) -> Mapping[str, Goal]:
+    """What a model is to reach, by ``benchmark.figure``; nothing where its card names nothing."""
+    return _goals().get(model, {})

@@ -1,0 +1,352 @@
+"""A conversation: turns of speech or text, each answered as it is heard, with what was said before in mind."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lalia.audio import Audio, AudioLike
+from lalia.errors import AudioError, ConfigError
+from lalia.lm import SpeechLM, absorb
+from lalia.model.producing import with_temperature
+from lalia.model.speaking import Reply
+from lalia.model.template import Template
+from lalia.streaming import State
+from lalia.streams import Streams, TokenSequence, nothing
+from lalia.tokenizers import Letters, Text
+
+if TYPE_CHECKING:
+    from lalia.model.model import Model
+
+__all__ = ["Dialogue", "Event", "Heard", "Said", "Sound", "Written"]
+
+_FIRST_LETTERS, _LETTERS = 8, 48
+"""That wait before the speech decoder is run: few until something is heard, more while that is playing."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the model has heard, in words, where it tells."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A piece of the text of the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A piece of the reply [1, 1, N]."""
+
+    audio: Audio
+
+
+@dataclass(frozen=True)
+class Said:
+    """The reply is over; all of it."""
+
+    reply: Reply
+
+
+Event = Heard | Written | Sound | Said
+
+
+@dataclass
+class _Turn:
+    """What the user said, as it was heard or typed, and the ids of the reply without its end."""
+
+    said: TokenSequence | str
+    reply: list[int] = field(default_factory=list)
+
+
+class Dialogue:
+    """A conversation with a model whose recipe says how it is talked to.
+
+    What was said stays in the language model's state, heard as it was heard, so that a later turn costs no more than
+    the first. When it would take more than ``context`` steps, the oldest turns are forgotten.
+
+    :param model: whose recipe has a ``talk``.
+    :param system: the instructions; the recipe's when not given.
+    :param context: steps of the language model (tokens) that are kept in mind.
+    :param seconds: the longest reply, as sound.
+    :param max_tokens: the longest reply, as text.
+    :param temperature: of sampling; the recipe's when not given, 0 is the likeliest.
+    :param voice: of the vocoder.
+    :param speak: whether replies are spoken too.
+    :raises ConfigError: the model is not one that is talked to so, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        model: "Model",
+        *,
+        system: str | None = None,
+        context: int = 1024,
+        seconds: float = 60.0,
+        max_tokens: int = 160,
+        temperature: float | None = None,
+        seed: int = 0,
+        voice: int | str | None = None,
+        speak: bool = True,
+    ) -> None:
+        talk = model.recipe.talk
+        if talk is None:
+            raise ConfigError(f"Model {model.recipe.name!r} keeps no conversation of turns. Choose another, like mini.")
+        if max_tokens < 1 or context < 2 * max_tokens:
+            raise ConfigError(
+                f"A reply of {max_tokens} tokens in a context of {context}. Give at least 1, and twice that in context."
+            )
+        self.model, self.talk = model, talk
+        self.lm: SpeechLM = model.lms[talk.lm]  # type: ignore[assignment]
+        self.context, self.seconds, self.max_tokens, self.seed = context, seconds, max_tokens, seed
+        self.speak = speak and model.vocoder is not None
+        self.voice = model.voice(voice) if self.speak else None
+        sampler = with_temperature(self.lm.config.sampler, temperature)
+        if temperature == 0.0:
+            sampler = replace(sampler, default=replace(sampler.default, temperature=0.0))
+        self._sampler = sampler
+        self._text: Text = model.tokenizer(talk.reply)
+        self._template = Template.of(self._text.tokenizer, self._text.config.name)
+        self._system = talk.system if system is None else system
+        self._turns: list[_Turn] = []
+        self._unseen: list[int] = []
+        """Ids of the last reply that the language model has not read."""
+        self._pieces: list[Audio] = []
+        self._hearing: State | None = None
+        self._count = 0
+        self._state, self._used = self._begin()
+
+    # -- the language model's memory ---------------------------------------------------------------
+
+    def _begin(self) -> tuple[State, int]:
+        """The state after the instructions."""
+        ids = self._ids(self._template.system[0] + self._system)
+        if len(ids) and int(ids[0]) == getattr(self.lm.backbone, "start_id", None):
+            # The language model begins with it.
+            ids = ids[1:]
+        return absorb(self.lm, {self.talk.before: _tokens(ids)}), len(ids) + 1
+
+    def _ids(self, text: str) -> Tensor:
+        return self._text.encode(text, special=True).values[0, 0]
+
+    def _known(self, said: TokenSequence | str, *, first: bool) -> Streams:
+        """What the user says with the template around it."""
+        before = [torch.tensor(self._unseen, dtype=torch.long)]
+        before.append(self._ids(self._template.system[1] if first else self._template.again))
+        if isinstance(said, str):
+            # Names of special tokens in what is typed are letters like any other.
+            before.append(self._text.encode(said).values[0, 0])
+            said = nothing(self.model.specs[self.talk.question])
+        after = self._ids(self._template.reply)
+        return {
+            self.talk.before: _tokens(torch.cat(before)),
+            self.talk.question: said,
+            self.talk.after: _tokens(after),
+        }
+
+    def _make_room(self, steps: int) -> None:
+        """Forget the oldest turns, where there would be too much to keep in mind."""
+        room = self.context - self.max_tokens - steps
+        if self._used <= room or not self._turns:
+            return
+        turns, kept, needed = self._turns, 0, 0
+        self._turns, self._unseen = [], []
+        self._state, self._used = self._begin()
+        # Down to half, so that it does not happen at every turn.
+        while kept < len(turns):
+            turn = turns[-1 - kept]
+            known = self._known(turn.said, first=False)
+            needed += _steps(known) + len(turn.reply)
+            if self._used + needed > room // 2:
+                break
+            kept += 1
+        for turn in turns[len(turns) - kept :]:
+            known = self._known(turn.said, first=not self._turns)
+            known[self.talk.reply] = _tokens(torch.tensor(turn.reply, dtype=torch.long))
+            absorb(self.lm, known, self._state)
+            self._used += _steps(known)
+            self._turns.append(turn)
+
+    # -- turns --------------------------------------------------------------------------------------
+
+    def listen(self, piece: Audio) -> str:
+        """Hear the next piece of what the user is saying, before ``turn`` answers it.
+
+        :param piece: [1, C, N] at the rate of the tokenizer that hears.
+        :returns: what was said so far, as far as it is understood by now; "" where it is heard only at the end.
+        """
+        tokenizer = self.model.tokenizer(self.talk.question)
+        piece = piece.mono()
+        self._pieces.append(piece)
+        if not hasattr(tokenizer, "hear") or not hasattr(tokenizer, "init_state"):
+            return ""
+        if self._hearing is None:
+            self._hearing = tokenizer.init_state(1)
+        (heard,) = tokenizer.hear(piece, self._hearing)
+        return str(heard.text)
+
+    def turn(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Iterator[Event]:
+        """Answer what the user says.
+
+        A reply that is not waited for to its end counts as said up to there.
+
+        :param said: a recording, or, where it is ``typed``, a text; what was listened to when not given.
+        :yields: ``Heard``, then ``Written`` and ``Sound`` as they come, and ``Said`` at the end.
+        :raises AudioError: the recording cannot be read, or is empty or silent.
+        """
+        started = time.perf_counter()
+        timings: dict[str, float] = {}
+        speech = _Speech(self.model, self.voice, whole=self.talk.by_sentence) if self.speak else None
+        question: TokenSequence | str = str(said)
+        understood = True
+        if not typed:
+            heard = self._hear(said)
+            question, understood = heard.tokens, heard.understood
+            timings["encode_ms"] = 1000 * (time.perf_counter() - started)
+            yield Heard(heard.text)
+        pieces = self._reply(question, timings, started) if understood else iter([self.talk.unclear])
+        text, sounds = "", []
+        for piece in chain(pieces, [None]):
+            text += piece or ""
+            if piece:
+                yield Written(piece)
+            made = None if speech is None else speech.push(piece or "", final=piece is None)
+            if made is not None and made.samples.shape[-1]:
+                timings.setdefault("first_audio_ms", 1000 * (time.perf_counter() - started))
+                sounds.append(made)
+                yield Sound(made)
+                if sum(x.seconds for x in sounds) >= self.seconds:
+                    break
+        total = time.perf_counter() - started
+        audio = Audio(torch.cat([x.samples for x in sounds], dim=-1), sounds[0].sample_rate) if sounds else None
+        audio = audio if audio is None else audio.cut(0.0, self.seconds)
+        timings.setdefault("first_audio_ms", 1000 * total)
+        timings["total_ms"] = 1000 * total
+        if audio is not None:
+            timings["rtf"] = total / audio.seconds
+        yield Said(Reply(text.strip(), audio, timings))
+
+    def answer(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Reply:
+        """The whole reply to what the user says; see ``turn``."""
+        *_, last = self.turn(said, typed=typed)
+        assert isinstance(last, Said)
+        return last.reply
+
+    def _reply(self, question: TokenSequence | str, timings: dict[str, float], started: float) -> Iterator[str]:
+        """The reply in pieces of text, while the state is kept."""
+        self._make_room(_steps(self._known(question, first=not self._turns)))
+        known = self._known(question, first=not self._turns)
+        turn = _Turn(question)
+        self._turns.append(turn)
+        self._used += _steps(known)
+        self._count += 1
+        writer = self._text.stream()
+        made = self.lm.generate(
+            known,
+            sampler=self._sampler,
+            complete=list(known),
+            limits={self.talk.reply: self.max_tokens},
+            seeds=[self.seed + self._count],
+            state=self._state,
+        )
+        ended = False
+        try:
+            for part in made:
+                if self.talk.reply not in part:
+                    continue
+                timings.setdefault("first_token_ms", 1000 * (time.perf_counter() - started))
+                new = part[self.talk.reply].values[0, 0].tolist()
+                turn.reply += new
+                piece = writer.push(new)
+                if piece:
+                    yield piece
+            ended = len(turn.reply) < self.max_tokens
+            rest = writer.push([], final=True)
+            if rest:
+                yield rest
+        finally:
+            self._unseen = [] if ended else turn.reply[-1:]
+            self._used += len(turn.reply) - len(self._unseen)
+
+    def _hear(self, said: "AudioLike | None") -> "_Hearing":
+        """:raises AudioError: the recording cannot be read, or is empty or silent; nothing was listened to."""
+        tokenizer = self.model.tokenizer(self.talk.question)
+        pieces, state = self._pieces, self._hearing
+        self._pieces, self._hearing = [], None
+        if said is None:
+            if not pieces:
+                raise AudioError("Nothing was listened to. Give a recording, or pieces of one to listen to.")
+            audio, name = Audio(torch.cat([p.samples for p in pieces], dim=-1), pieces[0].sample_rate), "what was said"
+        else:
+            named, state = isinstance(said, str | Path), None
+            audio = Audio.load(said, mono=True) if isinstance(said, str | Path) else Audio.of(said).mono()
+            name = ("standard input" if said == "-" else str(said)) if named else "the recording"
+        audio.check(name)
+        if not hasattr(tokenizer, "hear"):
+            return _Hearing(tokenizer.encode(audio), "", True)
+        if state is None:
+            (heard,) = tokenizer.hear(audio)
+        else:
+            (heard,) = tokenizer.hear(audio.cut(audio.seconds), state, final=True)
+        return _Hearing(tokenizer.tokens_of(heard), heard.text, heard.understood)
+
+
+@dataclass(frozen=True)
+class _Hearing:
+    tokens: TokenSequence
+    text: str
+    understood: bool
+
+
+class _Speech:
+    """Text to sound as it comes.
+
+    :param whole: sentence by sentence, each by itself, as a synthesizer does that has to see a sentence to its end.
+    """
+
+    def __init__(self, model: "Model", voice: int | None, *, whole: bool) -> None:
+        vocoder = model.vocoder
+        assert vocoder is not None
+        (self._stream,) = vocoder.reads
+        letters = model.tokenizer(self._stream)
+        assert isinstance(letters, Letters)
+        self._vocoder, self._voice, self._writer, self._whole = vocoder, voice, letters.stream(), whole
+        self._ends = torch.tensor([letters.config.alphabet.index(c) for c in ".?!" if c in letters.config.alphabet])
+        self._state = vocoder.init_state(1)
+        self._waiting = torch.zeros(0, dtype=torch.long)
+        self._begun = False
+
+    def push(self, text: str, *, final: bool = False) -> Audio | None:
+        """The sound that is certain by now; None where it is too little to be worth a run of the network."""
+        self._waiting = torch.cat([self._waiting, self._writer.push(text, final=final).values[0, 0]])
+        ready = len(self._waiting)
+        if self._whole and not final:
+            ends = torch.isin(self._waiting, self._ends).nonzero()
+            ready = int(ends[-1]) + 1 if len(ends) else 0
+        enough = 1 if self._whole else _LETTERS if self._begun else _FIRST_LETTERS
+        if not final and ready < enough:
+            return None
+        letters, self._waiting = self._waiting[:ready], self._waiting[ready:]
+        with torch.inference_mode():
+            made = self._vocoder.decode(
+                {self._stream: _tokens(letters)}, self._state, final=final or self._whole, speaker=self._voice
+            )
+        self._begun |= made.samples.shape[-1] > 0
+        return Audio(made.samples.float().cpu(), made.sample_rate)
+
+
+def _tokens(ids: Tensor) -> TokenSequence:
+    return TokenSequence(ids[None, None], torch.tensor([len(ids)]))
+
+
+def _steps(known: Streams) -> int:
+    return sum(int(t.lengths[0]) for t in known.values())

@@ -1,0 +1,59 @@
+"""mini: the default model, to be talked to on a laptop; close to Freeze-Omni, LLaMA-Omni and DiVA in kind."""
+
+from dataclasses import replace
+from typing import Any
+
+from lalia.layouts import Concat, Flat
+from lalia.lm import HF, Linear, Lookup, Project, Sampler, Sampling, SpeechLM
+from lalia.nn.spectral import LogMel
+from lalia.recipe import Recipe, Stream, Talk
+from lalia.recipes.mini_gslm import GAN_RATE, mini_gslm
+from lalia.tokenizers import Letters, Phones, Pitch, SoftText, Text
+from lalia.training import Trainer, TrainPart, TrainStage, TrainVocoder
+from lalia.vocoders import G2P, Chain, SourceVocos, UnitFastSpeech
+
+LM, VOICES = "smollm2-135m-instruct", ("af_heart", "am_michael", "af_bella")
+OFTEN: dict[str, Any] = {"eval_every": 100, "save_every": 100, "precision": "bf16"}
+RATE = Trainer.Config(4000, learning_rate=1e-3, warmup_steps=200, weight_decay=0.01, **OFTEN)
+SOUND = replace(GAN_RATE, max_steps=30_000, precision="bf16")
+SPEAKS: dict[str, Any] = {"sample_rate": 24000, "num_speakers": 8, "predict_durations": True, "conditions": ("pitch",)}
+SIZES: dict[str, Any] = {"upsample": 2, "dim": 384, "ffn_dim": 1024, "num_layers": 8, "lookahead": 1}
+
+
+def mini() -> Recipe:
+    """Whisper's words with its doubts -> SmolLM2 -> letters -> phones -> units and pitch -> Vocos, 24 kHz."""
+    gslm = mini_gslm()
+    gan: Any = gslm.stages[1].task
+    text, around = Text.Config(LM, vocabulary_size=49152, end=2), Lookup(tied_to="text")
+    llm = SpeechLM.Config(
+        layout=Concat((Flat("before", closed=False), Flat("question"), Flat("after", closed=False), Flat("text"))),
+        inputs={"before": around, "question": Project.Config(identity=True), "after": around, "text": Lookup()},
+        backbone=HF.Config(LM),
+        heads={"text": Linear.Config(tied=True)},
+        sampler=Sampler(Sampling(temperature=0.0)),
+    )
+    vocos = SourceVocos.Config("units", **SPEAKS, **SIZES)
+    judged = replace(gan.gan, mel=LogMel.Config(24000, bins=100), warmup_steps=600)
+    sound: TrainVocoder = replace(gan, gan=judged, voices=VOICES)
+    spell, utter = TrainPart("phones", max_tokens=6000), TrainPart("units", max_tokens=3000, voices=VOICES)
+    return Recipe(
+        name="mini",
+        paper="after arXiv:2411.00774 and arXiv:2409.06666",
+        streams={
+            **dict.fromkeys(("before", "after"), Stream(text, text="")),
+            "question": Stream(SoftText.Config(text=LM), channel="user"),
+            "text": Stream(text),
+            **gslm.streams,
+            "pitch": Stream(Pitch.Config(voicing=True, normalize=None)),
+            "phones": Stream(Phones.Config()),
+            "letters": Stream(Letters.Config()),
+        },
+        lms={"llm": llm},
+        vocoder=Chain.Config((G2P.Config("letters"), UnitFastSpeech.Config("phones", num_speakers=8)), vocos),
+        talk=Talk(),
+        stages=(
+            TrainStage(name="spell", task=spell, train=("vocoder.stages.0.*",), trainer=RATE),
+            TrainStage(name="utter", task=utter, train=("vocoder.stages.1.*",), trainer=RATE),
+            TrainStage(name="sound", task=sound, train=("vocoder.vocoder.*",), trainer=SOUND),
+        ),
+    )

@@ -1,0 +1,224 @@
+"""Talking to a model turn by turn: what it keeps in mind, what comes when, and what it costs."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lalia
+from lalia.audio import Audio
+from lalia.errors import AudioError, ConfigError, DataError
+from lalia.lm import absorb
+from lalia.model import Model
+from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written
+from lalia.model.template import Template
+from lalia.recipes import find
+from lalia.streams import TokenSequence, nothing
+from lalia.tokenizers import soft_text
+
+QUESTION = Path(__file__).parents[1] / "examples/question.flac"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    made = Model(find("mini").tiny())
+    for name, p in made.module.named_parameters():
+        # Far from uniform, so that nothing hangs on rounding, and no reply that ends at once.
+        if p.ndim > 1 and "vocoder" in name:
+            torch.nn.init.normal_(p, std=0.3)
+        elif p.ndim > 1:
+            p.data *= 8
+    return made
+
+
+def steps(state: Any) -> int:
+    return int(state.position[0])
+
+
+def test_events_come_in_order_and_are_the_reply(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a recogniser of random weights hears is nonsense.
+    monkeypatch.setattr(soft_text.Heard, "understood", True)
+    events = list(model.stream_chat(str(QUESTION), max_tokens=40))
+    assert isinstance(events[0], Heard)
+    assert isinstance(events[-1], Said)
+    reply = events[-1].reply
+    assert "".join(e.text for e in events if isinstance(e, Written)).strip() == reply.text
+    sounds = [e.audio for e in events if isinstance(e, Sound)]
+    assert reply.audio is not None
+    assert torch.equal(torch.cat([s.samples for s in sounds], dim=-1), reply.audio.samples)
+    assert reply.audio.sample_rate == 24000
+    assert reply.timings["encode_ms"] <= reply.timings["first_token_ms"] <= reply.timings["first_audio_ms"]
+    whole = model.chat(str(QUESTION), seconds=60.0)
+    assert whole.text.startswith(reply.text[:20])
+
+
+def test_speech_in_pieces_is_that_of_the_whole_text(model: Model) -> None:
+    reply = model.dialogue(max_tokens=60).answer("Tell me about the sea.", typed=True)
+    whole = model.say(reply.text)
+    assert reply.audio is not None
+    torch.testing.assert_close(reply.audio.samples, whole.samples, atol=1e-3, rtol=1e-3)
+
+
+def test_the_state_goes_on_as_if_all_had_been_said_at_once(model: Model) -> None:
+    """The second turn's reply, from the state that the first left, is what one pass over both turns gives."""
+    talk = model.dialogue(max_tokens=12, speak=False)
+    first = talk.answer("Hello there", typed=True)
+    ids = list(talk._turns[0].reply)
+    second = talk.answer("And you?", typed=True)
+    text, template = model.tokenizer("text"), talk._template
+    said = talk._system + template.system[1] + "Hello there" + template.reply
+    known = torch.cat([text.encode(said).values[0, 0], torch.tensor(ids)])
+    tail = text.encode(template.again + "And you?").values[0, 0]
+    before = torch.cat([known, tail])
+    lm: Any = model.lms["llm"]
+    made = list(
+        lm.generate(
+            {
+                "before": tokens(before),
+                "question": nothing(lm.specs["question"]),
+                "after": tokens(text.encode(template.reply).values[0, 0]),
+            },
+            complete=["before", "question", "after"],
+            limits={"text": 12},
+        )
+    )
+    again = torch.cat([m["text"].values[0, 0] for m in made if "text" in m]).tolist()
+    assert first.text
+    assert again == talk._turns[1].reply
+    assert second.text == text.decode(tokens(torch.tensor(again)))[0].strip()
+
+
+def tokens(ids: torch.Tensor) -> TokenSequence:
+    return TokenSequence(ids[None, None], torch.tensor([len(ids)]))
+
+
+def test_what_is_kept_in_mind_is_bounded(model: Model) -> None:
+    talk = model.dialogue(context=300, max_tokens=16, speak=False)
+    lengths = []
+    for i in range(12):
+        talk.answer(f"This is turn number {i}.", typed=True)
+        assert steps(talk._state) == talk._used <= 300
+        lengths.append(len(talk._turns))
+    # It forgets, but never everything, and not at every turn.
+    assert max(lengths) < 12
+    assert min(lengths[1:]) >= 1
+    assert sum(b <= a for a, b in pairwise(lengths)) < 6
+    assert talk._turns[-1].said == "This is turn number 11."
+
+
+def test_a_reply_that_is_cut_off_counts_as_said_so_far(model: Model) -> None:
+    talk = model.dialogue(max_tokens=30, speak=False)
+    events = talk.turn("Tell me everything.", typed=True)
+    written = [next(events) for _ in range(3)]
+    events.close()
+    assert all(isinstance(e, Written) for e in written)
+    turn = talk._turns[-1]
+    assert 0 < len(turn.reply) < 30
+    assert talk._unseen == turn.reply[-1:]
+    assert steps(talk._state) == talk._used
+    assert talk.answer("Go on", typed=True).text
+    assert steps(talk._state) == talk._used
+
+
+def test_what_is_not_understood_is_not_answered(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = model.tokenizer("question")
+    hear = type(tokenizer).hear
+
+    def nothing_heard(self: Any, audio: Audio, *a: Any, **k: Any) -> Any:
+        return [replace(h, text="") for h in hear(self, audio, *a, **k)]
+
+    monkeypatch.setattr(type(tokenizer), "hear", nothing_heard)
+    talk = model.dialogue()
+    reply = talk.answer(str(QUESTION))
+    assert reply.text == model.recipe.talk.unclear  # type: ignore[union-attr]
+    assert reply.audio is not None
+    assert reply.audio.seconds > 0
+    assert not talk._turns
+
+
+def test_what_is_listened_to_in_pieces_is_heard_as_the_whole(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soft_text.Heard, "understood", True)
+    audio = Audio.load(QUESTION, sample_rate=16000, mono=True)
+    talk, other = (model.dialogue(max_tokens=8, speak=False) for _ in range(2))
+    for start in range(int(audio.seconds * 5) + 1):
+        piece = audio.cut(0.2 * start, 0.2)
+        if piece.seconds:
+            talk.listen(piece)
+    assert talk.answer().text == other.answer(audio).text
+    (turn,), (whole,) = talk._turns, other._turns
+    assert isinstance(turn.said, TokenSequence)
+    assert isinstance(whole.said, TokenSequence)
+    torch.testing.assert_close(turn.said.values, whole.said.values, atol=1e-4, rtol=1e-4)
+    with pytest.raises(AudioError, match="Nothing was listened to"):
+        talk.answer()
+
+
+def test_instructions_are_read_first(model: Model) -> None:
+    short, long = (model.dialogue(system=s, speak=False) for s in ("Be brief.", "Be brief. Speak of ships only."))
+    assert steps(short._state) == short._used < long._used == steps(long._state)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [({"max_tokens": 0}, "A reply of 0 tokens"), ({"context": 100, "max_tokens": 80}, "in a context of 100")],
+)
+def test_settings_out_of_range(model: Model, settings: dict[str, int], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        Dialogue(model, **settings)
+
+
+def test_models_that_are_not_talked_to() -> None:
+    gslm = lalia.load("mini-gslm")
+    for call in (gslm.dialogue, lambda: gslm.say("Hello."), lambda: gslm.transcribe(str(QUESTION))):
+        with pytest.raises(ConfigError, match="Choose another, like mini"):
+            call()
+
+
+def test_bad_recordings_and_empty_texts(model: Model, tmp_path: Path) -> None:
+    Audio(torch.zeros(1, 1, 16000), 16000).save(tmp_path / "silent.wav")
+    with pytest.raises(AudioError, match="silent"):
+        list(model.stream_chat(str(tmp_path / "silent.wav")))
+    with pytest.raises(AudioError, match="does not exist"):
+        model.chat(str(tmp_path / "none.wav"))
+    with pytest.raises(DataError, match="nothing to read out"):
+        model.say(" ?! ")
+
+
+def test_absorbing_in_pieces_is_absorbing_the_whole(model: Model) -> None:
+    lm: Any = model.lms["llm"]
+    ids = torch.arange(40) % 200
+    whole = absorb(lm, {"before": tokens(ids)})
+    parts = absorb(lm, {"before": tokens(ids[:13])})
+    absorb(lm, {"before": tokens(ids[13:])}, parts)
+    assert steps(whole) == steps(parts) == 41
+    probe = tokens(torch.tensor([7]))
+    a, b = (
+        next(lm.generate({"before": probe}, state=s, complete=["before", "question", "after"])) for s in (whole, parts)
+    )
+    assert torch.equal(a["text"].values, b["text"].values)
+
+
+class _Talker:
+    """A tokenizer with a chat template."""
+
+    def __init__(self, form: str) -> None:
+        self.chat_template = form
+
+    def apply_chat_template(
+        self, talk: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool = False
+    ) -> str:
+        if self.chat_template == "picky" and talk[0]["role"] == "system":
+            raise ValueError("System role not supported")
+        text = "".join(f"<{turn['role']}>{turn['content']}</s>\n" for turn in talk)
+        return f"<s>{text}" + ("<assistant>" if add_generation_prompt else "")
+
+
+def test_a_template_is_taken_apart() -> None:
+    made = Template.of(_Talker("plain"), "x")
+    assert made == Template(("<s><system>", "</s>\n<user>"), "</s>\n<assistant>", "</s>\n<user>")
+    with pytest.raises(ConfigError, match="does not hold instructions"):
+        Template.of(_Talker("picky"), "x")
