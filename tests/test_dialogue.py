@@ -157,6 +157,17 @@ def test_what_is_listened_to_in_pieces_is_heard_as_the_whole(model: Model, monke
         talk.answer()
 
 
+def test_eight_bits_say_nearly_the_same(model: Model) -> None:
+    """Of random weights the likeliest token is hardly likelier than others: the beginning has to agree."""
+    torch.manual_seed(0)
+    small = Model(model.recipe)
+    small.module.load_state_dict(model.module.state_dict())
+    small.quantize()
+    assert sum(p.numel() for p in small.lms.parameters()) < 0.2 * sum(p.numel() for p in model.lms.parameters())
+    ours, theirs = (m.dialogue(max_tokens=6, speak=False).answer("Hello.", typed=True).text for m in (model, small))
+    assert ours[:3] == theirs[:3] != ""
+
+
 def test_instructions_are_read_first(model: Model) -> None:
     short, long = (model.dialogue(system=s, speak=False) for s in ("Be brief.", "Be brief. Speak of ships only."))
     assert steps(short._state) == short._used < long._used == steps(long._state)

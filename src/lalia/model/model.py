@@ -24,6 +24,7 @@ from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.text_lm import with_text_lm
 from lalia.model.voices import find_voice
 from lalia.model.weights import assign_tensors, load_tensors, matches, tensors_of
+from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
@@ -174,6 +175,13 @@ class Model:
         :raises CheckpointError: a tensor is missing, unknown or of another shape.
         """
         load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder), fetched=self.fetched)
+
+    def quantize(self) -> None:
+        """Put the language models into 8 bits, in place, for inference: a quarter of the memory; see ``quantize_``.
+
+        :raises ConfigError: one has an adapter.
+        """
+        quantize_(self.lms)
 
     # -- parts ---------------------------------------------------------------------------------
 
