@@ -173,6 +173,20 @@ def test_instructions_are_read_first(model: Model) -> None:
     assert steps(short._state) == short._used < long._used == steps(long._state)
 
 
+def test_a_monologue_is_heard_to_its_end(model: Model) -> None:
+    talk = model.dialogue(context=300, max_tokens=8, speak=False)
+    long = "word " * 200 + "and that is the end"
+    talk.answer("Hello.", typed=True)
+    assert talk.answer(long, typed=True).text
+    assert steps(talk._state) == talk._used <= 300
+    kind: Any = model.specs["question"].kind
+    heard = TokenSequence(torch.randn(1, 900, kind.dim), torch.tensor([900]))
+    known = talk._known(heard, first=True)["question"]
+    assert torch.equal(known.values, heard.values[:, -talk._most :])
+    with pytest.raises(ConfigError, match="The instructions take"):
+        model.dialogue(context=100, max_tokens=8, system="x" * 200)
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [({"max_tokens": 0}, "A reply of 0 tokens"), ({"context": 100, "max_tokens": 80}, "in a context of 100")],

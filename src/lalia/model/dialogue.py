@@ -124,6 +124,13 @@ class Dialogue:
         self._hearing: State | None = None
         self._count = 0
         self._state, self._used = self._begin()
+        around = self._template.system[1] + self._template.again + self._template.reply
+        self._most = self.context - self.max_tokens - self._used - len(self._ids(around)) - 1
+        """Tokens of a turn of the user."""
+        if self._most < 1:
+            raise ConfigError(
+                f"The instructions take {self._used} of {context} tokens. Shorten them or raise it."
+            )
 
     # -- the language model's memory ---------------------------------------------------------------
 
@@ -144,8 +151,11 @@ class Dialogue:
         before.append(self._ids(self._template.system[1] if first else self._template.again))
         if isinstance(said, str):
             # Names of special tokens in what is typed are letters like any other.
-            before.append(self._text.encode(said).values[0, 0])
+            before.append(self._text.encode(said).values[0, 0][-self._most :])
             said = nothing(self.model.specs[self.talk.question])
+        elif said.num_tokens > self._most:
+            # Of a monologue, the end: it is what was said last.
+            said = said.cut(said.num_tokens - self._most)
         after = self._ids(self._template.reply)
         return {
             self.talk.before: _tokens(torch.cat(before)),
