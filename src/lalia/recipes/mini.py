@@ -33,7 +33,7 @@ def mini() -> Recipe:
         sampler=Sampler(Sampling(temperature=0.0)),
     )
     vocos = SourceVocos.Config("units", **SPEAKS, **SIZES)
-    judged = replace(gan.gan, mel=LogMel.Config(24000, bins=100), warmup_steps=600)
+    judged = replace(gan.gan, mel=LogMel.Config(24000, bins=100), warmup_steps=1500)
     sound: TrainVocoder = replace(gan, gan=judged, voices=VOICES)
     spell, utter = TrainPart("phones", max_tokens=6000), TrainPart("units", max_tokens=3000, voices=VOICES)
     return Recipe(
