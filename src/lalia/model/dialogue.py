@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dialogue", "Event", "Heard", "Said", "Sound", "Written"]
 
-_FIRST_LETTERS, _LETTERS = 8, 48
-"""That wait before the speech decoder is run: few until something is heard, more while that is playing."""
+_LETTERS = 48
+"""That wait before the speech decoder is run again, while what it made before is playing."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,23 @@ class Dialogue:
         self._pieces: list[Audio] = []
         self._hearing: State | None = None
         self._count = 0
+        self._listener = model.tokenizer(talk.question)
         self._state, self._used = self._begin()
         around = self._template.system[1] + self._template.again + self._template.reply
         self._most = self.context - self.max_tokens - self._used - len(self._ids(around)) - 1
         """Tokens of a turn of the user."""
         if self._most < 1:
-            raise ConfigError(
-                f"The instructions take {self._used} of {context} tokens. Shorten them or raise it."
-            )
+            raise ConfigError(f"The instructions take {self._used} of {context} tokens. Shorten them or raise it.")
 
     # -- the language model's memory ---------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Do everything once that is done at a first use alone, so that no user waits for it."""
+        with torch.inference_mode():
+            list(self.lm.generate(self._known("Hello.", first=True), limits={self.talk.reply: 3}))
+            self._listener.encode(Audio(torch.zeros(1, 1, 8000), 16_000))
+            if self.speak:
+                _Speech(self.model, self.voice, whole=False).push("Hello.", final=True)
 
     def _begin(self) -> tuple[State, int]:
         """The state after the instructions."""
@@ -194,7 +201,7 @@ class Dialogue:
         :param piece: [1, C, N] at the rate of the tokenizer that hears.
         :returns: what was said so far, as far as it is understood by now; "" where it is heard only at the end.
         """
-        tokenizer = self.model.tokenizer(self.talk.question)
+        tokenizer = self._listener
         piece = piece.mono()
         self._pieces.append(piece)
         if not hasattr(tokenizer, "hear") or not hasattr(tokenizer, "init_state"):
@@ -289,7 +296,7 @@ class Dialogue:
 
     def _hear(self, said: "AudioLike | None") -> "_Hearing":
         """:raises AudioError: the recording cannot be read, or is empty or silent; nothing was listened to."""
-        tokenizer = self.model.tokenizer(self.talk.question)
+        tokenizer = self._listener
         pieces, state = self._pieces, self._hearing
         self._pieces, self._hearing = [], None
         if said is None:
@@ -333,7 +340,12 @@ class _Speech:
         self._ends = torch.tensor([letters.config.alphabet.index(c) for c in ".?!" if c in letters.config.alphabet])
         self._state = vocoder.init_state(1)
         self._waiting = torch.zeros(0, dtype=torch.long)
-        self._begun = False
+        # Before all that it looks ahead at is there, a run would give nothing.
+        self._enough = (
+            1
+            if whole
+            else 1 + sum(part.config.ahead for part in getattr(vocoder, "stages", ()) if hasattr(part.config, "ahead"))
+        )
 
     def push(self, text: str, *, final: bool = False) -> Audio | None:
         """The sound that is certain by now; None where it is too little to be worth a run of the network."""
@@ -342,15 +354,15 @@ class _Speech:
         if self._whole and not final:
             ends = torch.isin(self._waiting, self._ends).nonzero()
             ready = int(ends[-1]) + 1 if len(ends) else 0
-        enough = 1 if self._whole else _LETTERS if self._begun else _FIRST_LETTERS
-        if not final and ready < enough:
+        if not final and ready < self._enough:
             return None
         letters, self._waiting = self._waiting[:ready], self._waiting[ready:]
         with torch.inference_mode():
             made = self._vocoder.decode(
                 {self._stream: _tokens(letters)}, self._state, final=final or self._whole, speaker=self._voice
             )
-        self._begun |= made.samples.shape[-1] > 0
+        if made.samples.shape[-1] and not self._whole:
+            self._enough = _LETTERS
         return Audio(made.samples.float().cpu(), made.sample_rate)
 
 

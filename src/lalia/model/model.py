@@ -70,6 +70,7 @@ class Model:
         if self.vocoder is not None:
             self.vocoder.adopt(self.tokenizers.learned_of_all)
         self.module.eval()
+        self._warm = False
 
     def __repr__(self) -> str:
         return f"Model({self.recipe.name!r}, {sum(p.numel() for p in self.module.parameters()) / 1e6:.1f} M parameters)"
@@ -415,7 +416,11 @@ class Model:
 
         :raises ConfigError: the model keeps none.
         """
-        return Dialogue(self, **settings)
+        begun = Dialogue(self, **settings)
+        if not self._warm:
+            begun.warm_up()
+            self._warm = True
+        return begun
 
     def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:
         """An answer to a spoken question as it comes: what was heard, text, sound; see ``Dialogue.turn``.

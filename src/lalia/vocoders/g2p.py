@@ -52,6 +52,11 @@ class G2P(Stage):
         lookahead: tuple[int, ...] = (4, 3, 2, 1, 1, 1)
         kernel_size: int = 9
 
+        @property
+        def ahead(self) -> int:
+            """Letters that must be there before the first is pronounced."""
+            return sum(self.lookahead)
+
         def tiny(self) -> "G2P.Config":
             return replace(self, dim=32, ffn_dim=64, lookahead=self.lookahead[:2])
 

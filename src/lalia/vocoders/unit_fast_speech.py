@@ -66,6 +66,11 @@ class UnitFastSpeech(Stage):
         def made(self) -> tuple[str, ...]:
             return (self.makes, self.pitch)
 
+        @property
+        def ahead(self) -> int:
+            """Phones that must be there before the first is said."""
+            return sum(self.phone_lookahead)
+
         def tiny(self) -> "UnitFastSpeech.Config":
             return replace(
                 self,
