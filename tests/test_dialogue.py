@@ -120,6 +120,10 @@ def test_a_reply_that_is_cut_off_counts_as_said_so_far(model: Model) -> None:
     assert 0 < len(turn.reply) < 30
     assert talk._unseen == turn.reply[-1:]
     assert steps(talk._state) == talk._used
+    before = talk._used
+    talk._close()
+    again = len(talk._ids(talk._template.again))
+    assert steps(talk._state) == talk._used == before + 1 + again
     assert talk.answer("Go on", typed=True).text
     assert steps(talk._state) == talk._used
 
@@ -181,7 +185,7 @@ def test_a_monologue_is_heard_to_its_end(model: Model) -> None:
     assert steps(talk._state) == talk._used <= 300
     kind: Any = model.specs["question"].kind
     heard = TokenSequence(torch.randn(1, 900, kind.dim), torch.tensor([900]))
-    known = talk._known(heard, first=True)["question"]
+    known = talk._known(heard)["question"]
     assert torch.equal(known.values, heard.values[:, -talk._most :])
     with pytest.raises(ConfigError, match="The instructions take"):
         model.dialogue(context=100, max_tokens=8, system="x" * 200)

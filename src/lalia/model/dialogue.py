@@ -118,14 +118,14 @@ class Dialogue:
         self._template = Template.of(self._text.tokenizer, self._text.config.name)
         self._system = talk.system if system is None else system
         self._turns: list[_Turn] = []
-        self._unseen: list[int] = []
-        """Ids of the last reply that the language model has not read."""
+        self._unseen: list[int] | None = None
+        """Ids of the last reply that the language model has not read; None where it waits for the user."""
         self._pieces: list[Audio] = []
         self._hearing: State | None = None
         self._count = 0
         self._listener = model.tokenizer(talk.question)
         self._state, self._used = self._begin()
-        around = self._template.system[1] + self._template.again + self._template.reply
+        around = self._template.again + self._template.reply
         self._most = self.context - self.max_tokens - self._used - len(self._ids(around)) - 1
         """Tokens of a turn of the user."""
         if self._most < 1:
@@ -136,14 +136,14 @@ class Dialogue:
     def warm_up(self) -> None:
         """Do everything once that is done at a first use alone, so that no user waits for it."""
         with torch.inference_mode():
-            list(self.lm.generate(self._known("Hello.", first=True), limits={self.talk.reply: 3}))
+            list(self.lm.generate(self._known("Hello."), limits={self.talk.reply: 3}))
             self._listener.encode(Audio(torch.zeros(1, 1, 8000), 16_000))
             if self.speak:
                 _Speech(self.model, self.voice, whole=False).push("Hello.", final=True)
 
     def _begin(self) -> tuple[State, int]:
-        """The state after the instructions."""
-        ids = self._ids(self._template.system[0] + self._system)
+        """The state after the instructions, where the user is to speak."""
+        ids = self._ids(self._template.system[0] + self._system + self._template.system[1])
         if len(ids) and int(ids[0]) == getattr(self.lm.backbone, "start_id", None):
             # The language model begins with it.
             ids = ids[1:]
@@ -152,46 +152,52 @@ class Dialogue:
     def _ids(self, text: str) -> Tensor:
         return self._text.encode(text, special=True).values[0, 0]
 
-    def _known(self, said: TokenSequence | str, *, first: bool) -> Streams:
-        """What the user says with the template around it."""
-        before = [torch.tensor(self._unseen, dtype=torch.long)]
-        before.append(self._ids(self._template.system[1] if first else self._template.again))
+    def _known(self, said: TokenSequence | str) -> Streams:
+        """What the user says, and the template behind it."""
+        typed = torch.zeros(0, dtype=torch.long)
         if isinstance(said, str):
             # Names of special tokens in what is typed are letters like any other.
-            before.append(self._text.encode(said).values[0, 0][-self._most :])
+            typed = self._text.encode(said).values[0, 0][-self._most :]
             said = nothing(self.model.specs[self.talk.question])
         elif said.num_tokens > self._most:
             # Of a monologue, the end: it is what was said last.
             said = said.cut(said.num_tokens - self._most)
         after = self._ids(self._template.reply)
-        return {
-            self.talk.before: _tokens(torch.cat(before)),
-            self.talk.question: said,
-            self.talk.after: _tokens(after),
-        }
+        return {self.talk.before: _tokens(typed), self.talk.question: said, self.talk.after: _tokens(after)}
+
+    def _close(self) -> None:
+        """Read the end of the last reply, and the template up to the next turn of the user, if that was not done."""
+        if self._unseen is None:
+            return
+        ids = torch.cat([torch.tensor(self._unseen, dtype=torch.long), self._ids(self._template.again)])
+        absorb(self.lm, {self.talk.before: _tokens(ids)}, self._state)
+        self._used += len(ids)
+        self._unseen = None
 
     def _make_room(self, steps: int) -> None:
         """Forget the oldest turns, where there would be too much to keep in mind."""
         room = self.context - self.max_tokens - steps
         if self._used <= room or not self._turns:
             return
+        again = len(self._ids(self._template.again))
         turns, kept, needed = self._turns, 0, 0
-        self._turns, self._unseen = [], []
+        self._turns, self._unseen = [], None
         self._state, self._used = self._begin()
         # Down to half, so that it does not happen at every turn.
         while kept < len(turns):
             turn = turns[-1 - kept]
-            known = self._known(turn.said, first=False)
-            needed += _steps(known) + len(turn.reply)
+            needed += _steps(self._known(turn.said)) + len(turn.reply) + again
             if self._used + needed > room // 2:
                 break
             kept += 1
         for turn in turns[len(turns) - kept :]:
-            known = self._known(turn.said, first=not self._turns)
+            known = self._known(turn.said)
             known[self.talk.reply] = _tokens(torch.tensor(turn.reply, dtype=torch.long))
             absorb(self.lm, known, self._state)
             self._used += _steps(known)
             self._turns.append(turn)
+            self._unseen = []
+            self._close()
 
     # -- turns --------------------------------------------------------------------------------------
 
@@ -250,6 +256,8 @@ class Dialogue:
         timings["total_ms"] = 1000 * total
         if audio is not None:
             timings["rtf"] = total / audio.seconds
+        # While the user listens, not when he has spoken.
+        self._close()
         yield Said(Reply(text.strip(), audio, timings))
 
     def answer(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Reply:
@@ -260,8 +268,9 @@ class Dialogue:
 
     def _reply(self, question: TokenSequence | str, timings: dict[str, float], started: float) -> Iterator[str]:
         """The reply in pieces of text, while the state is kept."""
-        self._make_room(_steps(self._known(question, first=not self._turns)))
-        known = self._known(question, first=not self._turns)
+        self._close()
+        known = self._known(question)
+        self._make_room(_steps(known))
         turn = _Turn(question)
         self._turns.append(turn)
         self._used += _steps(known)
