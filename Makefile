@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := $(or $(LALIA_VENV),.venv)
 BIN := $(VENV)/bin
-CLIP := examples/prompt.flac
+CLIP := examples/question.flac
 
 # pip shows errors and no chatter.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -19,7 +19,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 .PHONY: help demo test check bench clean
 
 help:
-	@echo "make demo    install lalia into $(VENV), then let its bundled model continue a spoken prompt"
+	@echo "make demo    install lalia into $(VENV), then ask its bundled model a spoken question"
 	@echo "make test    check format, lint and types, then run the tests"
 	@echo "make check   the fast half of that: format, lint, types"
 	@echo "make bench   speed and memory beside named peers; NAMES=--quick for a first impression"
@@ -27,13 +27,14 @@ help:
 
 demo: export TIMEFORMAT = (%1R s, start-up included)
 demo: $(VENV)/.installed
-	time $(BIN)/lalia continue $(CLIP) -o continuation.wav --seconds 10 --seed 0
-	time $(BIN)/lalia resynthesize $(CLIP) -o resynthesis.wav
+	@for weights in whisper-tiny.en smollm2-135m-instruct; do $(BIN)/lalia fetch $$weights >/dev/null || exit; done
+	time $(BIN)/lalia chat $(CLIP) -o reply.wav
 	@echo
-	@echo "Listen to    $(CLIP)    the prompt,"
-	@echo "             continuation.wav        how the model goes on after it,"
-	@echo "             resynthesis.wav         the prompt, turned into units and back into sound."
-	@echo "Your own:    $(BIN)/lalia continue RECORDING -o out.wav"
+	@echo "Listen to    $(CLIP)    the question,"
+	@echo "             reply.wav                 the answer."
+	@echo "Your own:    $(BIN)/lalia chat RECORDING -o reply.wav"
+	@echo "Typed:       $(BIN)/lalia chat --text \"Tell me a story.\""
+	@echo "No words:    $(BIN)/lalia continue examples/prompt.flac -o continuation.wav"
 	@echo "All else:    $(BIN)/lalia --help"
 
 # The tests use no network; the weights that they compare with are brought before they start.
@@ -54,7 +55,7 @@ bench: $(VENV)/.installed-dev
 
 clean:
 	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); else rm -f $(VENV)/.installed $(VENV)/.installed-dev; fi
-	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache continuation.wav resynthesis.wav
+	@rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache reply.wav
 	@find . -name __pycache__ -type d -not -path '*/.venv*' -prune -exec rm -rf {} +
 
 $(BIN)/pip:

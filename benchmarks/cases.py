@@ -91,6 +91,20 @@ def _generate(name: str, **options: Any) -> Case:
     )
 
 
+def _decode(precision: Literal["fp32", "bf16", "int8"]) -> Case:
+    return Case(
+        "decode",
+        precision,
+        "decoding",
+        "transformers generate of the same LM in the same precision (beside int8: bf16)",
+        "tokens/s",
+        Aim("ratio", 2.0),
+        {"precision": precision, "new": 64},
+        {"new": 24},
+        arithmetic="fp32" if precision == "fp32" else "bf16",
+    )
+
+
 def _vocode(name: str, vocoder: Literal["vocos", "hifigan"], chunk_seconds: float | None = None) -> Case:
     return Case(
         "vocode",
@@ -161,6 +175,9 @@ CASES = (
     _generate("batch 8", rows=8),
     _generate("batch 32", rows=32),
     _generate("ragged 8", rows=8, ragged=True),
+    _decode("fp32"),
+    _decode("bf16"),
+    _decode("int8"),
     _vocode("vocos whole", "vocos"),
     _vocode("vocos streaming", "vocos", 0.1),
     _vocode("hifigan whole", "hifigan"),

@@ -20,19 +20,24 @@ _TRIES = 5
 
 
 def probe(gate: Gate, _options: Mapping[str, Any]) -> dict[str, Any]:
-    """The rate of a matrix product in either type (operations per second), and of a copy (bytes read and written)."""
+    """The rate of a matrix product in either type (operations per second), of a copy (bytes read and written), and of
+    reading alone, which is what a step of generation does with its weights.
+    """
     rows, inputs, outputs = _SHAPE
     left, right = torch.randn(rows, inputs), torch.randn(inputs, outputs)
     halves = left.bfloat16(), right.bfloat16()
     operations = 2 * rows * inputs * outputs
     source = torch.ones(_COPIED, dtype=torch.uint8)
     target = torch.empty_like(source)
+    numbers, words = source.view(torch.float32), source.view(torch.int64)
 
     def measure() -> dict[str, float]:
         return {
             "fp32": operations / _fastest(lambda: torch.mm(left, right)),
             "bf16": operations / _fastest(lambda: torch.mm(*halves)),
             "bytes": 2 * _COPIED / _fastest(lambda: target.copy_(source)),
+            # Which of the two is faster is up to the processor.
+            "read": _COPIED / min(_fastest(numbers.amax), _fastest(words.sum)),
         }
 
     measure()

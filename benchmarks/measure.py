@@ -170,7 +170,7 @@ class Probe:
         self._worker.__exit__()
 
     def measure(self) -> dict[str, float]:
-        """Operations per second in ``fp32`` and ``bf16``, and ``bytes`` per second."""
+        """Operations per second in ``fp32`` and ``bf16``, and ``bytes`` copied or ``read`` per second."""
         if not self._ready:
             self._worker.listen()
             self._ready = True
@@ -257,9 +257,10 @@ def _evaluate(
             return None
         return Spread.of([a / b for a, b in zip(rates("lalia", clock), rates("peer", clock), strict=True)])
 
-    machine = {k: statistics.median(m["machine"][k] for m in measured) for k in ("fp32", "bf16", "bytes")}
+    machine = {k: statistics.median(m["machine"][k] for m in measured) for k in ("fp32", "bf16", "bytes", "read")}
     # Whichever takes longer: the arithmetic, or fetching what is computed with.
-    least = max(work["operations"] / machine[case.arithmetic], work.get("bytes", 0.0) / machine["bytes"])
+    moved = max(work.get(how, 0.0) / machine[how] for how in ("bytes", "read"))
+    least = max(work["operations"] / machine[case.arithmetic], moved)
     limit = amounts["lalia"] / least
     inverse = case.quantity == "real-time factor"
     spent = statistics.median(rates("lalia", "cpu"))

@@ -140,9 +140,51 @@ def test_what_is_not_understood_is_not_answered(model: Model, monkeypatch: pytes
     assert not talk._turns
 
 
+def test_what_is_listened_to_in_pieces_is_heard_as_the_whole(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soft_text.Heard, "understood", True)
+    audio = Audio.load(QUESTION, sample_rate=16000, mono=True)
+    talk, other = (model.dialogue(max_tokens=8, speak=False) for _ in range(2))
+    for start in range(int(audio.seconds * 5) + 1):
+        piece = audio.cut(0.2 * start, 0.2)
+        if piece.seconds:
+            talk.listen(piece)
+    assert talk.answer().text == other.answer(audio).text
+    (turn,), (whole,) = talk._turns, other._turns
+    assert isinstance(turn.said, TokenSequence)
+    assert isinstance(whole.said, TokenSequence)
+    torch.testing.assert_close(turn.said.values, whole.said.values, atol=1e-4, rtol=1e-4)
+    with pytest.raises(AudioError, match="Nothing was listened to"):
+        talk.answer()
+
+
+def test_eight_bits_say_nearly_the_same(model: Model) -> None:
+    """Of random weights the likeliest token is hardly likelier than others: the beginning has to agree."""
+    torch.manual_seed(0)
+    small = Model(model.recipe)
+    small.module.load_state_dict(model.module.state_dict())
+    small.quantize()
+    assert sum(p.numel() for p in small.lms.parameters()) < 0.2 * sum(p.numel() for p in model.lms.parameters())
+    ours, theirs = (m.dialogue(max_tokens=6, speak=False).answer("Hello.", typed=True).text for m in (model, small))
+    assert ours[:3] == theirs[:3] != ""
+
+
 def test_instructions_are_read_first(model: Model) -> None:
     short, long = (model.dialogue(system=s, speak=False) for s in ("Be brief.", "Be brief. Speak of ships only."))
     assert steps(short._state) == short._used < long._used == steps(long._state)
+
+
+def test_a_monologue_is_heard_to_its_end(model: Model) -> None:
+    talk = model.dialogue(context=300, max_tokens=8, speak=False)
+    long = "word " * 200 + "and that is the end"
+    talk.answer("Hello.", typed=True)
+    assert talk.answer(long, typed=True).text
+    assert steps(talk._state) == talk._used <= 300
+    kind: Any = model.specs["question"].kind
+    heard = TokenSequence(torch.randn(1, 900, kind.dim), torch.tensor([900]))
+    known = talk._known(heard, first=True)["question"]
+    assert torch.equal(known.values, heard.values[:, -talk._most :])
+    with pytest.raises(ConfigError, match="The instructions take"):
+        model.dialogue(context=100, max_tokens=8, system="x" * 200)
 
 
 @pytest.mark.parametrize(

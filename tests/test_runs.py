@@ -28,6 +28,7 @@ from lalia.errors import CheckpointError, DataError, WeightsError
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "runs").rglob("*.sh"))
 GSLM = ROOT / "runs" / "mini-gslm.sh"
+MINI = ROOT / "runs" / "mini.sh"
 STAGES = ("setup", "materials", "speak", "units", "tokens", "vocoder", "lm", "export", "evaluate")
 
 
@@ -60,16 +61,16 @@ def lalia_lines(text: str) -> list[list[str]]:
     return [shlex.split(match[1]) for match in found if match and not match[0].lstrip().startswith("#")]
 
 
-def check_settings(settings: list[str]) -> None:
+def check_settings(settings: list[str], recipe: str = "mini_gslm") -> None:
     """Each ``--set`` names a field of the recipe and gives it a value that fits."""
-    from lalia.recipes.mini_gslm import mini_gslm
+    from lalia.recipes import find
 
-    recipe = mini_gslm()
+    of = find(recipe)
     for setting in settings:
         path, _, value = setting.partition("=")
-        for i, stage in enumerate(recipe.stages):
+        for i, stage in enumerate(of.stages):
             path = path.replace(f"stages.{stage.name}.", f"stages.{i}.")
-        assert to_dict(override(recipe, path, value)) != to_dict(recipe), f"{setting} changes nothing"
+        assert to_dict(override(of, path, value)) != to_dict(of), f"{setting} changes nothing"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
@@ -125,7 +126,7 @@ class Bench:
         for program in self.bin.iterdir():
             program.chmod(0o755)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, script: Path = GSLM) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "LALIA_BIN": str(self.bin),
             "LALIA_SPEAKING_PYTHON": str(self.bin / "python"),
@@ -133,7 +134,7 @@ class Bench:
         }
         # From another folder: paths on the command line are from where the user is.
         return subprocess.run(
-            ["bash", str(GSLM), *arguments],
+            ["bash", str(script), *arguments],
             cwd=self.folder,
             env=environment,
             capture_output=True,
@@ -184,6 +185,34 @@ def test_every_stage_asks_for_what_exists(bench: Bench, quick: bool) -> None:
     assert all("--resume" in c and ("--tiny" in c) is quick for c in trained)
     runs = [c[c.index("-o") + 1] for c in trained]
     assert next(c for c in calls if c[0] == "export.py")[1:] == [*runs, str(bench.folder / "model")]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_stage_of_mini_asks_for_what_exists(bench: Bench, quick: bool) -> None:
+    from lalia.recipes.mini import mini
+
+    places = ["--librispeech", "speech", "--work", "my work", "--output", "model"]
+    more = ["--minutes", "3", *(["--quick"] if quick else [])]
+    done = bench.run(*places, *more, script=MINI)
+    assert done.returncode == 0, done.stderr
+    calls = bench.calls()
+    assert [c[1] if c[0] == "lalia" else c[0] for c in calls] == [
+        *("fetch", "fetch", "fetch", "materials.py", "timed.py", "questions.py", "speak.py", "speak.py"),
+        *("phonemes.py", "hearing.py", "train", "train", "train", "export.py", "chat", "eval"),
+    ]
+    work = str(bench.folder / ("my work-quick" if quick else "my work"))
+    for call in calls:
+        if call[0] == "lalia":
+            context = command(call[1]).make_context(call[1], call[2:])
+            check_settings(list(context.params.get("settings") or ()), recipe="mini")
+        else:
+            # What the program itself would say to that.
+            folder = "mini-gslm" if call[0] == "materials.py" else "mini"
+            assert (ROOT / "runs" / folder / call[0]).is_file()
+    trained = [c for c in calls if c[:2] == ["lalia", "train"]]
+    assert [c[c.index("--stage") + 1] for c in trained] == [s.name for s in mini().stages]
+    assert [c[c.index("-o") + 1] for c in trained] == [f"{work}/run-{s.name}" for s in mini().stages]
+    assert next(c for c in calls if c[0] == "export.py")[1:] == [work, str(bench.folder / "model")]
 
 
 def test_the_stages_train_the_units_that_are_fitted(bench: Bench) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lalia.errors import CheckpointError, ConfigError, OutputError
+from lalia.model import Model
+from lalia.recipes import find
 from lalia.store import holds, read_description, read_weights, write_description, write_weights
 from lalia.streams import Discrete, StreamSpec
 
@@ -203,3 +205,42 @@ def test_full_disk_keeps_the_old_weights(tmp_path: Path) -> None:
         write_weights(tmp_path, {"a": torch.ones(10_000)})
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
     assert torch.equal(read_weights(tmp_path)["a"], torch.zeros(10))
+
+
+# -- what is not in the file ---------------------------------------------------------------------
+
+
+def test_weights_that_others_published_are_not_saved(tmp_path: Path) -> None:
+    model = Model(find("mini").tiny())
+    model.save(tmp_path / "one", fetched=("lms.llm.backbone.*", "lms.llm.tables.*"))
+    names = set(read_weights(tmp_path / "one"))
+    assert not any(n.startswith(("lms.llm.backbone.", "lms.llm.tables.")) for n in names)
+    assert any(n.startswith("vocoder.") for n in names)
+    again = Model.load(tmp_path / "one")
+    ours, theirs = model.module.state_dict(), again.module.state_dict()
+    assert all(torch.equal(ours[n], theirs[n]) for n in names if not n.startswith("tokenizers."))
+    # It is saved as it was loaded.
+    again.save(tmp_path / "two")
+    assert set(read_weights(tmp_path / "two")) == names
+    # What is neither there nor to be fetched is missing.
+    path = tmp_path / "one" / "recipe.json"
+    path.write_text(path.read_text().replace('"lms.llm.tables.*"', '"lms.llm.nothing"'))
+    with pytest.raises(CheckpointError, match=r"nothing for 'lms\.llm\.tables"):
+        Model.load(tmp_path / "one")
+
+
+def test_a_model_with_the_weights_of_another(tmp_path: Path) -> None:
+    mini = Model(find("mini").tiny())
+    mini.save(tmp_path / "mini")
+    write_description(
+        tmp_path / "cascade",
+        "recipe",
+        find("cascade").tiny(),
+        weights={"of": "mini", "without": ["tokenizers.question.*", "lms.llm.inputs.question.*"]},
+    )
+    cascade = Model.load(tmp_path / "cascade")
+    theirs = mini.module.state_dict()
+    assert all(torch.equal(t, theirs[n]) for n, t in cascade.module.state_dict().items())
+    (tmp_path / "mini" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
+        Model.load(tmp_path / "cascade")

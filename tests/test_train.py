@@ -126,6 +126,23 @@ def test_the_average_is_what_is_kept(shards: Path, tmp_path: Path) -> None:
     assert not torch.equal(ours["lms.ulm.start"], last["model.start"])
 
 
+def test_a_run_begins_with_a_model(whole: Path, shards: Path, lalia: Any, tmp_path: Path) -> None:
+    """What fits is taken: after a step of no size, the weights are those of the other run."""
+    still = options(**{"stages.pretrain.trainer.max_steps": "1", "stages.pretrain.trainer.learning_rate": "1e-12"})
+    ran = lalia("train", "gslm", "--tiny", "--data", shards, "-o", tmp_path / "run", "--init", whole, *still)
+    assert ran.status == 0, ran.err
+    assert "Begun with" in ran.err
+    assert str(whole) in ran.err
+    ours, theirs = load_file(tmp_path / "run" / "model.safetensors"), load_file(whole / "model.safetensors")
+    learned = [n for n in theirs if n.startswith("lms.")]
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=1e-5)
+    ran = lalia("train", "gslm", "--tiny", "--data", shards, "-o", tmp_path / "x", "--init", "mini-codec", *options())
+    assert ran.status == 2
+    assert "no weights that fit" in ran.err
+
+
 def test_adapters_end_in_the_model(shards: Path, tmp_path: Path) -> None:
     """A checkpoint of the stage holds them apart; the model has weights of the same names, and another start."""
     recipe = _without_vocoder_stages()

@@ -1,4 +1,4 @@
-"""One model of several runs: ``export.py WORK OUTPUT``.
+"""One model of several runs: ``export.py WORK OUTPUT``; and the cascade of the same parts beside it.
 
 Each stage has a run of its own under WORK (``run-spell``, ``run-utter``, ``run-sound``), which left the best that it
 found on held-out speech; ``hearing.safetensors`` is the encoder that hears short sounds. Weights are stored in 16 bits,
@@ -16,6 +16,7 @@ from lalia.cli.console import tell
 from lalia.errors import CheckpointError, LaliaError
 from lalia.model import Model, load
 from lalia.recipes import find
+from lalia.store import write_description
 
 STAGES = {"spell": "vocoder.stages.0.", "utter": "vocoder.stages.1.", "sound": "vocoder.vocoder."}
 FETCHED = ("lms.llm.start", "lms.llm.backbone.*", "lms.llm.tables.*", "lms.llm.heads.*")
@@ -53,6 +54,14 @@ def export(work: Path, output: Path) -> Path:
     model.module.load_state_dict(state)
     model.tokenizers.identities |= {s: model.tokenizer(s).identity for s in learned}
     model.save(output, dtype=torch.float16, fetched=FETCHED)
+    write_description(
+        output.parent / "cascade",
+        "recipe",
+        find("cascade"),
+        tokenizers={s: i for s, i in model.identities.items() if s != "question"},
+        fetched=list(FETCHED),
+        weights={"of": output.name, "without": ["tokenizers.question.*", "lms.llm.inputs.question.*"]},
+    )
     return output
 
 

@@ -158,26 +158,32 @@ def load(student: Recognizer, path: Path) -> int:
 
 @torch.inference_mode()
 def evaluate(given: argparse.Namespace) -> None:
-    """How far the readings of short sounds are from those of padded ones, before and after."""
+    """How far short sounds are from padded ones, before and after.
+
+    Where the reading of the padded sound is the one that leaves out what was said, that counts as a difference too.
+    """
     torch.set_num_threads(1)
-    teacher, student = (Recognizer.Config(given.recognizer).build() for _ in range(2))
-    load(student, given.output)
-    normal, chance = WhisperEnglish(), random.Random(1)
-    errors = dict.fromkeys(("before", "after"), 0)
-    loops = dict.fromkeys(errors, 0)
-    words = 0
-    for file in halves(given.librispeech)[1][: given.recordings]:
+    teacher, before, after = (Recognizer.Config(given.recognizer).build() for _ in range(3))
+    load(after, given.output)
+    normal, chance, silence = WhisperEnglish(), random.Random(1), round(GIVEN * RATE)
+    sums = {"before": [0.0] * 4, "after": [0.0] * 4}
+    words, files = 0, halves(given.librispeech)[1][: given.recordings]
+    for file in files:
         x = Audio.load(file, sample_rate=RATE, mono=True).samples[0, 0]
         x = x[: round(chance.uniform(3, 12) * RATE)]
-        most = [most_tokens(len(x), RATE)]
-        wanted = normal(teacher.spell(read(teacher, [teacher.listen(x)], most)[0].ids))
+        (lesson,) = teach(teacher, [x])
+        wanted = normal(teacher.spell(lesson.ids[len(teacher.rules.prompt) :].tolist()))
         words += len(wanted.split())
-        for name, recognizer in (("before", teacher), ("after", student)):
-            (made,) = read(recognizer, [recognizer.listen(x, silence=round(GIVEN * RATE))], most)
-            errors[name] += word_edits(wanted, normal(recognizer.spell(made.ids))).errors
-            loops[name] += made.looped
-    for name, count in errors.items():
-        tell(f"{name}: {100 * count / words:.2f} % of {words} words differ; {loops[name]} loops")
+        for name, recognizer in (("before", before), ("after", after)):
+            (made,) = read(recognizer, [recognizer.listen(x, silence=silence)], [most_tokens(len(x), RATE)])
+            differ = word_edits(wanted, normal(recognizer.spell(made.ids))).errors
+            new = (*loss_of(recognizer, lesson, silence), differ, made.looped)
+            sums[name] = [a + float(b) for a, b in zip(sums[name], new, strict=True)]
+    for name, (far, apart, differ, loops) in sums.items():
+        tell(
+            f"{name}: states {far / len(files):.4f}, KL {apart / len(files):.4f}; "
+            f"{100 * differ / words:.2f} % of {words} words differ, {loops:.0f} loops"
+        )
 
 
 def main() -> None:

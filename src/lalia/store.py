@@ -6,6 +6,7 @@ lalia trained (language models, vocoder, quantisers). Third-party encoders are n
 
 import json
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,14 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, dtype: torch.d
 def read_weights(folder: Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The tensors of ``model.safetensors``.
 
+    A directory whose description says ``"weights": {"of": "mini", "without": [...]}`` has those of the directory of
+    that name beside it, without the ones that match the fnmatch patterns.
+
     :raises CheckpointError: missing or damaged.
     """
+    if (folder / DESCRIPTION).is_file() and (lent := _read(folder).get("weights")) is not None:
+        found = read_weights(folder.parent / lent["of"], device=device)
+        return {n: t for n, t in found.items() if not any(fnmatch(n, p) for p in lent.get("without", ()))}
     path = folder / WEIGHTS
     if not path.exists():
         raise CheckpointError(f"{folder} has no {WEIGHTS}. Train it to the end, or copy it whole.")

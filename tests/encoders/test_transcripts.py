@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lalia.encoders.beams import search
 from lalia.encoders.recognizer import Recognizer
 from lalia.encoders.transcripts import cut_loop, most_tokens, read
 
@@ -96,3 +97,35 @@ def test_only_text_comes_and_only_so_much_of_it() -> None:
         assert made.looped == (len(made.ids) == 12)
     # No more than the decoder has steps for, whatever is asked.
     assert all(len(read(RECOGNIZER, [sound(seed)], [10_000])[0].ids) <= 38 for seed in range(2))
+
+
+def test_a_beam_of_one_reads_as_greedy_search_does() -> None:
+    for seed in range(3):
+        (alone,) = read(RECOGNIZER, [sound(seed)], [14])
+        made = search(RECOGNIZER, sound(seed), 14, beams=1)[0]
+        if not alone.looped:
+            assert list(made.ids) == alone.ids
+        else:
+            assert list(made.ids[: len(alone.ids)]) == alone.ids
+
+
+def test_a_beam_is_followed_as_it_is_defined() -> None:
+    # Step by step without a cache: of all continuations the best 2 W, of which those that end are put aside.
+    net, rules = RECOGNIZER.net, RECOGNIZER.rules
+    for seed, beams in ((0, 2), (4, 4)):
+        memory = net.remember([sound(seed)])
+        going: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+        ended: list[tuple[tuple[int, ...], float]] = []
+        for step in range(9):
+            all_of_them = []
+            for ids, total in going:
+                states = net.step(torch.tensor([[*rules.prompt, *ids]]), memory, net.init_state(1))
+                log_probs = (net.logits(states)[0, -1] + RECOGNIZER.forbidden).log_softmax(-1)
+                all_of_them += [((*ids, i), total + float(p)) for i, p in enumerate(log_probs)]
+            best = sorted(all_of_them, key=lambda x: -x[1])[: 2 * beams]
+            ended += [(ids[:-1], total) for ids, total in best if ids[-1] == rules.end]
+            if step < 8:
+                going = [x for x in best if x[0][-1] != rules.end][:beams]
+        wanted = sorted(ended, key=lambda x: -x[1] / (len(x[0]) + 1))[:beams] or going
+        found = search(RECOGNIZER, sound(seed), 8, beams=beams)
+        assert [r.ids for r in found] == [ids for ids, _ in wanted]

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lalia.errors import ConfigError
-from lalia.lm import HF
+from lalia.lm import HF, hf
 from lalia.nn.transformer import Transformer
 
 SIZES = {
@@ -123,3 +125,18 @@ def test_it_is_built_without_memory() -> None:
         backbone = build(ARCHITECTURES["llama"])
     assert all(p.is_meta for p in backbone.parameters())
     assert replace(backbone.config, mask="pair").tiny().mask == "pair"
+
+
+def test_known_weights_are_named_as_they_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = LlamaForCausalLM(LlamaConfig(**SIZES))
+    source.save_pretrained(tmp_path)
+    monkeypatch.setattr(hf, "fetch", {"smollm2-135m-instruct": tmp_path}.__getitem__)
+    backbone: HF = HF.Config("smollm2-135m-instruct").build()
+    assert torch.equal(backbone.text_embedding, source.get_input_embeddings().weight)  # type: ignore[arg-type]
+
+
+def test_the_shape_of_known_weights_needs_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf, "fetch", None)
+    with torch.device("meta"):
+        backbone: HF = HF.Config("smollm2-135m-instruct").build()
+    assert (backbone.model.config.num_layers, backbone.model.config.rope_theta) == (30, 100000.0)

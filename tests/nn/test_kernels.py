@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lalia.nn.kernels import RMSNorm
+from lalia.nn.kernels import RMSNorm, rotate, whole_turn
+from lalia.nn.positions import angles
 
 SHAPES = [(24,), (1, 24), (3, 1, 24), (2, 50, 24), (0, 24)]
 
@@ -51,3 +52,10 @@ def test_silence_stays_finite_and_a_transposed_input_is_the_same() -> None:
     x = torch.randn(5, 3, 24).transpose(0, 1)
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+
+
+def test_turning_both_halves_at_once_is_turning_each() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 1, 8)
+    cos, sin = angles(torch.tensor([5]), 8, 100.0)
+    assert torch.allclose(rotate(x, *whole_turn(cos, sin)), rotate(x, cos, sin), atol=1e-6)

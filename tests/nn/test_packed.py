@@ -109,3 +109,30 @@ def test_plain_layers_become_packed_ones() -> None:
     assert list(model.state_dict()) == names
     with torch.no_grad():
         assert torch.allclose(model(x), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_weight_of_half_precision_loses_nothing(bias: bool) -> None:
+    """Weights from the largest of half precision to the least, inputs of float32: the sums are those of float32."""
+    torch.manual_seed(0)
+    layer = Linear(40, 37, bias=bias)
+    with torch.no_grad():
+        layer.weight.copy_((torch.randn(37, 40) * 10 ** torch.linspace(-7, 4, 40)).half())
+    x = torch.randn(5, 40) * 10 ** torch.linspace(7, -4, 40)
+    exact = F.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None)
+    for rows in (1, 5, 1):
+        with torch.inference_mode():
+            y = layer(x[:rows])
+        assert torch.allclose(y.double(), exact[:rows], rtol=1e-5, atol=1e-5 * exact.abs().max().item())
+
+
+def test_a_weight_beyond_half_precision_keeps_its_digits() -> None:
+    layer, x = Linear(16, 8, bias=False), torch.ones(1, 16)
+    digit = 2.0**-15
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        assert torch.equal(layer(x), torch.full((1, 8), 16.0))
+        layer.weight[5, 3] += digit
+        assert torch.equal(layer(x)[0, 5], torch.tensor(16.0 + digit))
+        layer.weight[5, 3] = 1e6
+        assert torch.equal(layer(x)[0, 5], torch.tensor(15.0 + 1e6))

@@ -158,6 +158,30 @@ def test_what_is_known_before_building() -> None:
         tokenizer.encode(Audio(torch.zeros(100), 8000), tokenizer.init_state(1))
 
 
+def test_an_lm_chooses_among_what_may_have_been_said(soft: SoftText) -> None:
+    audio = batch([9000, 40_000])
+    asked: list[list[str]] = []
+
+    def likes(wanted: int) -> Any:
+        def score(texts: Sequence[str]) -> list[float]:
+            asked.append(list(texts))
+            return [1000.0 * (i == wanted) for i in range(len(texts))]
+
+        return score
+
+    plain = soft.transcribe(audio, beams=3)
+    assert soft.transcribe(audio.row(0), beams=3, lm=likes(0)) == plain[:1]
+    assert asked[0][0] == plain[0]
+    assert soft.transcribe(audio.row(0), beams=3, lm=likes(len(asked[0]) - 1)) == [asked[0][-1]]
+    assert asked[0][-1] != plain[0]
+    asked.clear()
+    # Of a long sound, for each window.
+    assert soft.transcribe(audio.row(1), beams=3, lm=likes(0)) == plain[1:]
+    assert len(asked) == 2
+    with pytest.raises(ConfigError, match="more beams"):
+        soft.transcribe(audio, lm=likes(0))
+
+
 # -- spelling ------------------------------------------------------------------------------------
 
 

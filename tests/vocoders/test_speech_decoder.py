@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lalia.errors import ConfigError, LayoutError
 from lalia.streams import Continuous, Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers import Letters, Phones
-from lalia.vocoders import G2P, Chain, UnitFastSpeech, UnitVocos
+from lalia.vocoders import G2P, Chain, SourceVocos, UnitFastSpeech
 
 SPECS = {
     "letters": Letters.Config().spec,
@@ -23,8 +23,8 @@ SPELL = G2P.Config("letters", dim=16, ffn_dim=32, lookahead=(2, 1))
 SPEAK = UnitFastSpeech.Config(
     "phones", num_speakers=2, dim=16, ffn_dim=32, phone_lookahead=(2, 1), frame_lookahead=(1, 1)
 )
-VOCOS = UnitVocos.Config(
-    "units", num_speakers=2, predict_durations=True, conditions=("pitch",), dim=16, ffn_dim=32, num_layers=1
+VOCOS = SourceVocos.Config(
+    "units", num_speakers=2, predict_durations=True, conditions=("pitch",), upsample=2, dim=16, ffn_dim=32, num_layers=1
 )
 CHAIN = Chain.Config((SPELL, SPEAK), VOCOS)
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "A cat."]

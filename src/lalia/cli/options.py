@@ -40,7 +40,8 @@ ModelName = Annotated[str, typer.Option("--model", help="A bundled model, the di
 SoundFile = Annotated[Path, typer.Option("-o", "--output", help="Where to write the sound; the suffix is its format.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="Of the weights; half of float32 or less.")
+    Literal["float32", "bfloat16", "float16", "int8"],
+    typer.Option("--dtype", help="Of the weights; int8 is that of language models alone, on a CPU."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Makes it repeatable.")]
@@ -80,7 +81,11 @@ def load_model(name: str, device: str, dtype: str, lm: str | None = None) -> Any
 
     from lalia.model import load
 
-    return load(name, device=device, dtype=getattr(torch, dtype), lm=lm)
+    if dtype != "int8":
+        return load(name, device=device, dtype=getattr(torch, dtype), lm=lm)
+    model = load(name, device=device, lm=lm)
+    model.quantize()
+    return model
 
 
 def overrides_of(settings: list[str] | None, example: str = "trainer.learning_rate=1e-4") -> dict[str, str]:

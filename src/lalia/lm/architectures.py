@@ -48,20 +48,6 @@ def _qwen2(dim: int, ffn: int, layers: int, heads: int, kv_heads: int, vocabular
 
 
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
-    "smollm2-135m-instruct": _llama(
-        576,
-        1536,
-        30,
-        9,
-        3,
-        49152,
-        rope_theta=100000.0,
-        rms_norm_eps=1e-5,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-    ),
     "facebook/opt-350m": _opt(1024, 4096, 24, 16, word_embed_proj_dim=512, do_layer_norm_before=False),
     "facebook/opt-1.3b": _opt(2048, 8192, 24, 32),
     "meta-llama/Llama-2-7b-hf": _llama(4096, 11008, 32, 32, 32, 32000),
@@ -72,5 +58,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "Qwen/Qwen2-0.5B": _qwen2(896, 4864, 24, 14, 2, 151936, True),
     "Qwen/Qwen2-1.5B-Instruct": _qwen2(1536, 8960, 28, 12, 2, 151936, True),
     "Qwen/Qwen2-7B-Instruct": _qwen2(3584, 18944, 28, 28, 4, 152064, False),
-    "HuggingFaceTB/SmolLM2-135M-Instruct": _llama(576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _llama(
+        576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True, rope_theta=100000.0, max_position_embeddings=8192
+    ),
 }

@@ -153,7 +153,7 @@ class Drawer:
     def _part(self, key: _Key) -> list[_Part]:
         streams, codebook = key
         heads = [h for s in streams if s in self.model.heads and isinstance(h := self.model.head(s), Linear)]
-        if len(heads) < len(streams) or len({id(h.weight) for h in heads}) > 1:
+        if len(heads) < len(streams) or len({id(h.table) for h in heads}) > 1:
             raise LayoutError(
                 f"The model has to choose between streams {', '.join(streams)}, which do not share one vocabulary. "
                 "Give their Lookup the same table, and each a head."

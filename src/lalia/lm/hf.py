@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lalia.checkpoints import fetch, text_lms
+from lalia.checkpoints import KNOWN, fetch, text_lms
 from lalia.checkpoints.quiet import quiet
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
@@ -85,7 +85,7 @@ class HF(Configurable, nn.Module):
     class Config(Configurable.Config):
         """Which model, and how much of it is kept.
 
-        :param name: a hub id or a directory.
+        :param name: known weights (``lalia.checkpoints.KNOWN``), a hub id or a directory.
         :param new_vocabulary: leave the text vocabulary behind (TWIST, arXiv:2305.13009); otherwise the stream
             ``text`` keeps the model's rows and other streams of its table come after them.
         :param pretrained: start from the weights; otherwise from the architecture alone (cold start).
@@ -208,7 +208,9 @@ def _open(config: HF.Config) -> Any:
     architecture = None
     # On the meta device there is nothing to read weights into.
     reads = config.pretrained and torch.get_default_device().type != "meta"
-    known = config.architecture or (None if reads else ARCHITECTURES.get(config.name))
+    listed = KNOWN.get(config.name)
+    known = config.architecture or (None if reads else ARCHITECTURES.get((listed and listed.hub) or config.name))
+    name = str(fetch(config.name)) if listed and (reads or known is None) else config.name
     if known is not None:
         fields = dict(known)
         try:
@@ -221,11 +223,8 @@ def _open(config: HF.Config) -> Any:
     try:
         if reads:
             with quiet():
-                folder = fetch(config.name)
-                return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-        return AutoModelForCausalLM.from_config(
-            architecture or AutoConfig.from_pretrained(config.name), dtype=torch.float32
-        )
+                return AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(architecture or AutoConfig.from_pretrained(name), dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise WeightsError(
@@ -286,4 +285,5 @@ def take_rows(weight: Tensor, pretrained: Tensor, count: int) -> None:
     weight[:n] = pretrained[:n]
     if len(weight) > n:
         std, mean = torch.std_mean(pretrained[:n], dim=0)
-        weight[n:] = mean + std * torch.randn_like(weight[n:])
+        # With no more digits than the weights of most have: what half precision holds is multiplied faster.
+        weight[n:] = (mean + std * torch.randn_like(weight[n:])).half().to(weight.dtype)

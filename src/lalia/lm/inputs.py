@@ -3,6 +3,7 @@
 Shapes: B batch, K codebooks, S LM steps, D dim.
 """
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from lalia.config import Configurable, Configuration
 from lalia.errors import ConfigError
 from lalia.layouts import Vocabulary
+from lalia.nn.int8 import Int8Embedding, Int8Rows
 from lalia.streams import Continuous
 
 __all__ = ["Lookup", "Project", "Table"]
@@ -40,10 +42,16 @@ class Table(nn.Module):
 
     def __init__(self, vocabulary: Vocabulary, dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary.size, dim)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        embedding = nn.Embedding(vocabulary.size, dim)
+        nn.init.normal_(embedding.weight, std=0.02)
+        self.embedding: nn.Embedding | Int8Embedding = embedding
         self._vocabulary = vocabulary
         self._offsets: dict[tuple[str, torch.device], Tensor] = {}
+
+    def take_int8(self, rows_of: Callable[[nn.Parameter], Int8Rows]) -> None:
+        assert isinstance(self.embedding, nn.Embedding)
+        assert isinstance(self.embedding.weight, nn.Parameter)
+        self.embedding = Int8Embedding(rows_of(self.embedding.weight))
 
     def forward(self, stream: str, ids: Tensor, present: Tensor | None) -> Tensor:
         """The sum of the embeddings of a frame's codes.

@@ -324,6 +324,7 @@ class SpeechLM(Configurable, nn.Module):
     def _embedding(self, table: str) -> nn.Parameter:
         found = self.tables[table]
         assert isinstance(found, Table)
+        assert isinstance(found.embedding, nn.Embedding)
         assert isinstance(found.embedding.weight, nn.Parameter)
         return found.embedding.weight
 

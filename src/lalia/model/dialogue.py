@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lalia.audio import Audio, AudioLike
-from lalia.errors import ConfigError
+from lalia.errors import AudioError, ConfigError
 from lalia.lm import SpeechLM, absorb
 from lalia.model.producing import with_temperature
 from lalia.model.speaking import Reply
@@ -120,8 +120,17 @@ class Dialogue:
         self._turns: list[_Turn] = []
         self._unseen: list[int] = []
         """Ids of the last reply that the language model has not read."""
+        self._pieces: list[Audio] = []
+        self._hearing: State | None = None
         self._count = 0
         self._state, self._used = self._begin()
+        around = self._template.system[1] + self._template.again + self._template.reply
+        self._most = self.context - self.max_tokens - self._used - len(self._ids(around)) - 1
+        """Tokens of a turn of the user."""
+        if self._most < 1:
+            raise ConfigError(
+                f"The instructions take {self._used} of {context} tokens. Shorten them or raise it."
+            )
 
     # -- the language model's memory ---------------------------------------------------------------
 
@@ -142,8 +151,11 @@ class Dialogue:
         before.append(self._ids(self._template.system[1] if first else self._template.again))
         if isinstance(said, str):
             # Names of special tokens in what is typed are letters like any other.
-            before.append(self._text.encode(said).values[0, 0])
+            before.append(self._text.encode(said).values[0, 0][-self._most :])
             said = nothing(self.model.specs[self.talk.question])
+        elif said.num_tokens > self._most:
+            # Of a monologue, the end: it is what was said last.
+            said = said.cut(said.num_tokens - self._most)
         after = self._ids(self._template.reply)
         return {
             self.talk.before: _tokens(torch.cat(before)),
@@ -176,12 +188,28 @@ class Dialogue:
 
     # -- turns --------------------------------------------------------------------------------------
 
-    def turn(self, said: AudioLike, *, typed: bool = False) -> Iterator[Event]:
+    def listen(self, piece: Audio) -> str:
+        """Hear the next piece of what the user is saying, before ``turn`` answers it.
+
+        :param piece: [1, C, N] at the rate of the tokenizer that hears.
+        :returns: what was said so far, as far as it is understood by now; "" where it is heard only at the end.
+        """
+        tokenizer = self.model.tokenizer(self.talk.question)
+        piece = piece.mono()
+        self._pieces.append(piece)
+        if not hasattr(tokenizer, "hear") or not hasattr(tokenizer, "init_state"):
+            return ""
+        if self._hearing is None:
+            self._hearing = tokenizer.init_state(1)
+        (heard,) = tokenizer.hear(piece, self._hearing)
+        return str(heard.text)
+
+    def turn(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Iterator[Event]:
         """Answer what the user says.
 
         A reply that is not waited for to its end counts as said up to there.
 
-        :param said: a recording, or, where it is ``typed``, a text.
+        :param said: a recording, or, where it is ``typed``, a text; what was listened to when not given.
         :yields: ``Heard``, then ``Written`` and ``Sound`` as they come, and ``Said`` at the end.
         :raises AudioError: the recording cannot be read, or is empty or silent.
         """
@@ -217,7 +245,7 @@ class Dialogue:
             timings["rtf"] = total / audio.seconds
         yield Said(Reply(text.strip(), audio, timings))
 
-    def answer(self, said: AudioLike, *, typed: bool = False) -> Reply:
+    def answer(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Reply:
         """The whole reply to what the user says; see ``turn``."""
         *_, last = self.turn(said, typed=typed)
         assert isinstance(last, Said)
@@ -259,14 +287,27 @@ class Dialogue:
             self._unseen = [] if ended else turn.reply[-1:]
             self._used += len(turn.reply) - len(self._unseen)
 
-    def _hear(self, said: AudioLike) -> "_Hearing":
+    def _hear(self, said: "AudioLike | None") -> "_Hearing":
+        """:raises AudioError: the recording cannot be read, or is empty or silent; nothing was listened to."""
         tokenizer = self.model.tokenizer(self.talk.question)
-        audio = Audio.load(said, mono=True) if isinstance(said, str | Path) else Audio.of(said).mono()
-        audio.check("standard input" if said == "-" else str(said) if isinstance(said, str | Path) else "the recording")
-        if hasattr(tokenizer, "hear"):
+        pieces, state = self._pieces, self._hearing
+        self._pieces, self._hearing = [], None
+        if said is None:
+            if not pieces:
+                raise AudioError("Nothing was listened to. Give a recording, or pieces of one to listen to.")
+            audio, name = Audio(torch.cat([p.samples for p in pieces], dim=-1), pieces[0].sample_rate), "what was said"
+        else:
+            named, state = isinstance(said, str | Path), None
+            audio = Audio.load(said, mono=True) if isinstance(said, str | Path) else Audio.of(said).mono()
+            name = ("standard input" if said == "-" else str(said)) if named else "the recording"
+        audio.check(name)
+        if not hasattr(tokenizer, "hear"):
+            return _Hearing(tokenizer.encode(audio), "", True)
+        if state is None:
             (heard,) = tokenizer.hear(audio)
-            return _Hearing(tokenizer.tokens_of(heard), heard.text, heard.understood)
-        return _Hearing(tokenizer.encode(audio), "", True)
+        else:
+            (heard,) = tokenizer.hear(audio.cut(audio.seconds), state, final=True)
+        return _Hearing(tokenizer.tokens_of(heard), heard.text, heard.understood)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.text_lm import with_text_lm
 from lalia.model.voices import find_voice
 from lalia.model.weights import assign_tensors, load_tensors, matches, tensors_of
+from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
@@ -175,6 +176,13 @@ class Model:
         """
         load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder), fetched=self.fetched)
 
+    def quantize(self) -> None:
+        """Put the language models into 8 bits, in place, for inference: a quarter of the memory; see ``quantize_``.
+
+        :raises ConfigError: one has an adapter.
+        """
+        quantize_(self.lms)
+
     # -- parts ---------------------------------------------------------------------------------
 
     @property
@@ -250,7 +258,7 @@ class Model:
         return {s: heard[s] for s in reads}
 
     def _spoken(self, vocoder: Vocoder) -> tuple[str, ...]:
-        """The streams of a recording that a vocoder speaks: what it reads, or what it makes of that, where it is text."""
+        """The streams of a recording that a vocoder speaks: what it reads, or what it makes of a text."""
         if isinstance(vocoder, Chain) and any(
             isinstance(self.recipe.streams[s].tokenizer, Letters.Config) for s in vocoder.reads
         ):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["RMSNorm", "attend", "rotate"]
+__all__ = ["RMSNorm", "attend", "rotate", "whole_turn"]
 
 
 def _trains_on_cpu(*tensors: Tensor) -> bool:
@@ -68,12 +68,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Apply RoPE (arXiv:2104.09864) in the halves convention of Llama.
 
     :param x: [..., D_head].
-    :param cos: [..., D_head / 2] of the angles of the positions; ``sin`` likewise.
+    :param cos: [..., D_head / 2] of the angles of the positions; ``sin`` likewise. Or both as ``whole_turn`` has them.
     """
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    if cos.shape[-1] == x.shape[-1]:
+        return torch.mul(x, cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
     if _trains_on_cpu(x):
         return _Rotate.apply(x, cos, sin)
     return _turn(x, cos, sin) if x.device.type == "cpu" else _turn_out(x, cos, sin)
+
+
+def whole_turn(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """The angles of ``rotate`` for both halves [..., D_head]: fewer operations for few steps, whose number counts."""
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 class _Rotate(torch.autograd.Function):

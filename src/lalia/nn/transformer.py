@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lalia.config import Configurable
 from lalia.errors import ConfigError
+from lalia.nn.kernels import whole_turn
 from lalia.nn.kv import KVState, KVView, View
 from lalia.nn.layers import INIT_STD, Block, Table, norm_of
 from lalia.nn.masks import Mask, Sight
@@ -211,7 +212,10 @@ class Transformer(Configurable, nn.Module):
 
         match self.config.positions:
             case "rope":
-                cos, sin = (beside(t) for t in self._angles(at, stop))
+                cos, sin = self._angles(at, stop)
+                if x.shape[-2] == 1 and x.device.type == "cpu" and not torch.is_grad_enabled():
+                    cos, sin = whole_turn(cos, sin)
+                cos, sin = beside(cos), beside(sin)
                 return x, (cos, sin) if at.ndim == 1 else (cos.unsqueeze(-3), sin.unsqueeze(-3))
             case "sinusoidal":
                 return x + beside(INIT_STD * sinusoids(at, self.dim)).to(x.dtype), None

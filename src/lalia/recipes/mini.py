@@ -10,7 +10,7 @@ from lalia.recipe import Recipe, Stream, Talk
 from lalia.recipes.mini_gslm import GAN_RATE, mini_gslm
 from lalia.tokenizers import Letters, Phones, Pitch, SoftText, Text
 from lalia.training import Trainer, TrainPart, TrainStage, TrainVocoder
-from lalia.vocoders import G2P, Chain, UnitFastSpeech, UnitVocos
+from lalia.vocoders import G2P, Chain, SourceVocos, UnitFastSpeech
 
 LM, VOICES = "smollm2-135m-instruct", ("af_heart", "am_michael", "af_bella")
 OFTEN: dict[str, Any] = {"eval_every": 100, "save_every": 100, "precision": "bf16"}
@@ -32,8 +32,9 @@ def mini() -> Recipe:
         heads={"text": Linear.Config(tied=True)},
         sampler=Sampler(Sampling(temperature=0.0)),
     )
-    vocos = UnitVocos.Config("units", **SPEAKS, **SIZES)
-    sound: TrainVocoder = replace(gan, gan=replace(gan.gan, mel=LogMel.Config(24000, bins=100)), voices=VOICES)
+    vocos = SourceVocos.Config("units", **SPEAKS, **SIZES)
+    judged = replace(gan.gan, mel=LogMel.Config(24000, bins=100), warmup_steps=1500)
+    sound: TrainVocoder = replace(gan, gan=judged, voices=VOICES)
     spell, utter = TrainPart("phones", max_tokens=6000), TrainPart("units", max_tokens=3000, voices=VOICES)
     return Recipe(
         name="mini",
@@ -43,7 +44,7 @@ def mini() -> Recipe:
             "question": Stream(SoftText.Config(text=LM), channel="user"),
             "text": Stream(text),
             **gslm.streams,
-            "pitch": Stream(Pitch.Config(voicing=True)),
+            "pitch": Stream(Pitch.Config(voicing=True, normalize=None)),
             "phones": Stream(Phones.Config()),
             "letters": Stream(Letters.Config()),
         },

@@ -10,12 +10,12 @@ from filelock import FileLock, Timeout
 
 from lalia.config import Configuration, to_dict
 from lalia.device import device_of
-from lalia.errors import OutputError, RecipeError
+from lalia.errors import CheckpointError, OutputError, RecipeError
 from lalia.folders import output_folder
-from lalia.model import Model
+from lalia.model import Model, find
 from lalia.nn.lora import merge_lora, merged
 from lalia.recipe import Recipe
-from lalia.store import DESCRIPTION
+from lalia.store import DESCRIPTION, read_weights
 from lalia.streams import Discrete
 from lalia.train.material import Material
 from lalia.train.memory import remember
@@ -41,6 +41,7 @@ def train(
     tiny: bool = False,
     tokenizers: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, str] | None = None,
+    init: str | Path | None = None,
     resume: bool = False,
     seed: int | None = None,
     device: str | None = None,
@@ -59,6 +60,8 @@ def train(
         out, unless ``stage`` names one of them.
     :param tokenizers: saved ones or models, by the stream whose tokenizer they take the place of.
     :param overrides: fields of the recipe by dotted path, as YAML; stages by name or number.
+    :param init: a model to begin with: whatever of its weights has the name and the shape of one of this recipe's. A
+        run that has begun goes on from its own.
     :param resume: go on where a run stopped; the same settings give the same plan.
     :param seed: of everything random; the recipe's when not given.
     :param tell: called with what is worth knowing.
@@ -102,7 +105,7 @@ def train(
                 )
                 for note in notes:
                     say(note)
-                _start(model, plan, material, run, say)
+                _start(model, plan, material, run, init, say)
             model.module.to(world.device)
             broadcast([*model.module.parameters(), *model.module.buffers()])
             for part in stages:
@@ -153,15 +156,33 @@ def claim(run: Path, checkpoints: str) -> Iterator[None]:
             lock.release()
 
 
-def _start(model: Model, plan: Plan, material: Material, run: Path, tell: Callable[[str], None]) -> None:
-    """What the model holds before the first step: what the run has so far, or a vocoder that is ready."""
+def _start(
+    model: Model, plan: Plan, material: Material, run: Path, init: str | Path | None, tell: Callable[[str], None]
+) -> None:
+    """What the model holds before the first step: what the run has so far, or what is to be begun with, or a vocoder
+    that is ready.
+    """
     if (run / DESCRIPTION).exists():
         model.load_tensors(run)
         return
     lend(plan, model, tell)
     model.take_decoders()
+    if init is not None:
+        _begin_with(model, find(init), tell)
     if isinstance(model.vocoder, GriffinLim) and isinstance(model.vocoder.spec.kind, Discrete):
         _fit(model.vocoder, material, tell)
+
+
+def _begin_with(model: Model, folder: Path, tell: Callable[[str], None]) -> None:
+    """:raises CheckpointError: nothing there fits."""
+    own = model.module.state_dict()
+    there = {n: t for n, t in read_weights(folder).items() if n in own}
+    fitting = {n: t for n, t in there.items() if t.shape == own[n].shape}
+    if not fitting:
+        raise CheckpointError(f"{folder} has no weights that fit this recipe. Begin with a model of the same recipe.")
+    model.module.load_state_dict(fitting, strict=False)
+    left = f"; {len(there) - len(fitting)} of other shapes were left out" if len(fitting) < len(there) else ""
+    tell(f"Begun with {len(fitting)} of {len(own)} tensors of {folder}{left}")
 
 
 def _fit(vocoder: GriffinLim, material: Material, tell: Callable[[str], None]) -> None:

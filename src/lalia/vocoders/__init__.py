@@ -9,6 +9,7 @@ from lalia.vocoders.griffin_lim import GriffinLim
 from lalia.vocoders.mel import MelVocoder
 from lalia.vocoders.mel_hifigan import HifiGan
 from lalia.vocoders.mel_vocos import MelVocos
+from lalia.vocoders.source_vocos import SourceVocos
 from lalia.vocoders.tacotron2 import Tacotron2
 from lalia.vocoders.unit_fast_speech import UnitFastSpeech
 from lalia.vocoders.unit_hifigan import UnitHifiGan
@@ -27,6 +28,7 @@ __all__ = [
     "LearnsFromStreams",
     "MelVocoder",
     "MelVocos",
+    "SourceVocos",
     "Stage",
     "Tacotron2",
     "UnitFastSpeech",

@@ -23,12 +23,14 @@ __all__ = ["UnitVocoder", "UnitVocoderState"]
 @dataclass
 class UnitVocoderState(State):
     """``frames``: history of the waveform network; ``tokens``: of the duration predictor, if any; ``joined``: what of
-    the units and the streams beside them waits for its counterpart, if there are any.
+    the units and the streams beside them waits for its counterpart, if there are any; ``source``: what of the frames so
+    far the next ones hang on, without end.
     """
 
     frames: FirState
     tokens: FirState | None
     joined: JoinState | None = None
+    source: State | None = None
 
 
 class UnitVocoder(Vocoder):
@@ -61,6 +63,8 @@ class UnitVocoder(Vocoder):
             return (self.stream, *([self.durations] if self.durations else []), *self.conditions)
 
     field: Field
+    tracked = 0
+    """Values that ``track`` adds to each frame."""
 
     def __init__(self, config: Config, specs: Mapping[str, StreamSpec], *, dim: int, duration_dim: int) -> None:
         super().__init__()
@@ -107,11 +111,14 @@ class UnitVocoder(Vocoder):
 
         :param beside: codes [B, K, T] or features [B, T, D] of every condition, a step for each frame.
         """
+        return self.waveform(self.dressed(codes, speaker, beside))
+
+    def dressed(
+        self, codes: Tensor, speaker: Tensor | None = None, beside: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """What the network reads [B, T, D]: codes with their conditions, in a voice; parameters as for ``forward``."""
         x = self.embed(codes) + self.conditions(beside or {})
-        if self.voices is not None:
-            voice = self.voices(speakers(speaker, len(codes), codes.device))
-            x = self.blend(x, voice)
-        return self.waveform(x)
+        return x if self.voices is None else self.blend(x, self.voices(speakers(speaker, len(codes), codes.device)))
 
     def synthesize(self, streams: Streams, speaker: Tensor | None = None) -> Tensor:
         """The samples [B, T * hop] of segments of one length, with gradients; every condition has the units' frames."""
@@ -193,8 +200,17 @@ class UnitVocoder(Vocoder):
             tokens = init_fir(self._token_field, codes, batch_size)
         if self._joiner is None:
             return UnitVocoderState(init_fir(self.field, codes, batch_size), tokens)
-        frames = torch.zeros(1, 1, self._joiner.width, device=device)
-        return UnitVocoderState(init_fir(self.field, frames, batch_size), tokens, self._joiner.init_state(batch_size))
+        frames = torch.zeros(1, 1, self._joiner.width + self.tracked, device=device)
+        joined, source = self._joiner.init_state(batch_size), self.init_source(batch_size)
+        return UnitVocoderState(init_fir(self.field, frames, batch_size), tokens, joined, source)
+
+    def init_source(self, batch_size: int) -> State | None:
+        """The state of ``track``; None where there is nothing to track."""
+        return None
+
+    def track(self, beside: Mapping[str, Tensor], lengths: Tensor, state: State | None) -> Tensor:
+        """What a frame has of all that went before it [B, T, tracked], which no window shows."""
+        raise AssertionError("nothing is tracked")
 
     @torch.no_grad()
     def decode(
@@ -218,6 +234,11 @@ class UnitVocoder(Vocoder):
         else:
             joined = self._joiner.join(units, streams, state.joined if state else None, final=final)
             frames, lengths = joined.values, joined.lengths
+            if self.tracked:
+                beside = self.conditions.split(frames[..., self.num_codebooks :])
+                frames = torch.cat([frames, self.track(beside, lengths, state.source if state else None)], dim=-1)
+                if state is not None and final:
+                    state.source = self.init_source(len(tokens))
         samples, lengths = run_blocks(
             lambda frames, rows: self._speak(frames, voices[rows]),
             self.field,
@@ -231,5 +252,9 @@ class UnitVocoder(Vocoder):
     def _speak(self, frames: Tensor, voices: Tensor) -> Tensor:
         """Codes [R, T, K], and the values of the conditions behind them, to samples [R, T * hop]."""
         codes = frames[..., : self.num_codebooks].long().transpose(1, 2)
-        samples: Tensor = self(codes, voices, self.conditions.split(frames[..., self.num_codebooks :]))
+        frames, tracked = frames[..., self.num_codebooks :].split(
+            [frames.shape[-1] - self.num_codebooks - self.tracked, self.tracked], dim=-1
+        )
+        more = (tracked,) if self.tracked else ()
+        samples: Tensor = self(codes, voices, self.conditions.split(frames), *more)
         return samples

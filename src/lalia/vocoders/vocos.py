@@ -13,9 +13,9 @@ from lalia.nn.fir import Field
 from lalia.nn.spectral import hann, istft
 from lalia.vocoders.base import hop_of
 
-__all__ = ["VocosNetwork", "VocosShape"]
+__all__ = ["LOUDEST", "VocosNetwork", "VocosShape"]
 
-_LOUDEST = math.log(1e2)
+LOUDEST = math.log(1e2)
 """Log-magnitudes are clipped here, as in the reference implementation of Vocos."""
 
 
@@ -88,13 +88,18 @@ class VocosNetwork(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.position, std=0.02)
 
-    def waveform(self, x: Tensor) -> Tensor:
-        """Frames [B, T, D] to samples [B, T * hop]."""
+    def hidden(self, x: Tensor) -> Tensor:
+        """Frames [B, T, D] to what the head sees, [B, T * upsample, D]."""
         batch, frames, dim = x.shape
         steps = self.position.shape[0]
         x = (x[:, :, None] + self.position).reshape(batch, frames * steps, dim)
         x = self.first_norm(self.first(x))
         for block in self.blocks:
             x = block(x)
-        size, phase = self.head(self.norm(x)).float().transpose(1, 2).chunk(2, dim=1)
-        return istft(torch.polar(torch.exp(size.clamp(max=_LOUDEST)), phase), self.step, self.window)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def waveform(self, x: Tensor) -> Tensor:
+        """Frames [B, T, D] to samples [B, T * hop]."""
+        size, phase = self.head(self.hidden(x)).float().transpose(1, 2).chunk(2, dim=1)
+        return istft(torch.polar(torch.exp(size.clamp(max=LOUDEST)), phase), self.step, self.window)

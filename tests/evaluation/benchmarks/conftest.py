@@ -74,8 +74,15 @@ class Talk:
     model: Fake
     speak: bool
     turns: int = 0
+    pieces: list[Audio] = field(default_factory=list)
 
-    def turn(self, said: Any, *, typed: bool = False) -> Iterator[Any]:
+    def listen(self, piece: Audio) -> str:
+        self.pieces.append(piece)
+        return ""
+
+    def turn(self, said: Any = None, *, typed: bool = False) -> Iterator[Any]:
+        if said is None:
+            said = Audio(torch.cat([p.samples for p in self.pieces], dim=-1), self.pieces[0].sample_rate)
         self.model.log.append(f"{self.model.label} {'typed' if typed else 'spoken'}")
         text = said if typed else self.model.transcribe(said)
         self.turns += 1

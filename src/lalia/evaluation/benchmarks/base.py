@@ -29,7 +29,11 @@ class Reply(Protocol):
 class Conversation(Protocol):
     """Turns of which each is answered with those before in mind."""
 
-    def turn(self, said: Any, /, *, typed: bool = False) -> Iterator[Any]:
+    def listen(self, piece: Audio, /) -> str:
+        """The next piece of what is said, at 16 kHz, before ``turn`` answers all of it."""
+        ...
+
+    def turn(self, said: Any = None, /, *, typed: bool = False) -> Iterator[Any]:
         """Events: first one with the ``text`` that was heard, at the end one with the ``reply``."""
         ...
 

@@ -1,5 +1,6 @@
 """The bench: a model with the tools that judge it, and what several benchmarks look at once it was made."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from lalia.evaluation.text import Normalizer, WhisperEnglish
 
 __all__ = ["Bench", "Exchange", "converse"]
 
+_RATE, _PIECE = 16_000, 0.1
+"""Of the sound that is listened to, in Hz, and seconds of each piece."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -30,8 +34,16 @@ class Exchange:
 
 
 def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
-    """What was heard, and the whole reply, in a conversation that begins with it."""
-    events = model.dialogue(**settings).turn(said)
+    """What was heard, and the whole reply, in a conversation that begins with it.
+
+    The sound comes in pieces, as a microphone has them, so that a model can hear while the user speaks; the clock of
+    the reply begins when the last of it has come.
+    """
+    talk = model.dialogue(**settings)
+    said = said.to(_RATE)
+    for i in range(math.ceil(said.seconds / _PIECE)):
+        talk.listen(said.cut(i * _PIECE, _PIECE))
+    events = talk.turn()
     heard = next(events).text
     *_, last = events
     return heard, last.reply

@@ -33,8 +33,9 @@ def ratio_of_medians(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 class Latency:
     """First sound after the end of the question, its parts, and seconds of work per second of reply.
 
-    The question is there as a whole, and what could be heard while it is spoken is not: the whole work counts. With a
-    peer, both answer each question one after the other, who is first changing, and the ratio is resampled in pairs.
+    The question comes in pieces: what a model hears while it is spoken costs nothing, and the clock begins with the
+    end of the recording. With a peer, both answer each question one after the other, who is first changing, and the
+    ratio is resampled in pairs.
     """
 
     name = "latency"
