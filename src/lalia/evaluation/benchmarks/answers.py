@@ -67,8 +67,8 @@ class Answers:
         items = []
         for i, exchange in enumerate(bench.exchanges):
             question = exchange.question
-            typed = bench.model.dialogue(**bench.talking, speak=False).answer(question.text, typed=True)
-            items.append(_item(bench.normalizer, exchange.heard, exchange.reply.text, typed.text, question))
+            typed = bench.typed(bench.model, question.text)
+            items.append(_item(bench.normalizer, exchange.heard, exchange.reply.text, typed, question))
             bench.progress("typing", i + 1, len(bench.exchanges))
         return Found(
             [

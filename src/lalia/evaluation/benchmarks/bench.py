@@ -49,6 +49,10 @@ def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
     return heard, last.reply
 
 
+_LONGEST_REPLY = 30.0
+"""Seconds: a speech decoder that never ends is cut off here."""
+
+
 def _silent(stage: str, done: int, total: int) -> None:
     pass
 
@@ -82,11 +86,12 @@ class Bench:
     judge_weights: str = "whisper-base"
     recognizer_weights: str = "whisper-tiny.en"
     notes: list[str] = field(default_factory=list)
+    _typed: dict[tuple[int, str], str] = field(default_factory=dict, repr=False)
 
     @property
     def talking(self) -> Mapping[str, Any]:
         """How it is talked to: greedily, so that what differs is what was heard."""
-        return {"temperature": 0.0, "max_tokens": self.max_tokens, "seed": self.seed}
+        return {"temperature": 0.0, "max_tokens": self.max_tokens, "seconds": _LONGEST_REPLY, "seed": self.seed}
 
     def unclear_of(self, model: Any) -> str | None:
         """What a model replies to what it did not understand, where it has such a sentence."""
@@ -121,6 +126,13 @@ class Bench:
             warnings.warn(f"Sound is not rated: {error}", stacklevel=2)
             self.notes.append(f"Sound is not rated: {error}")
             return None
+
+    def typed(self, model: Any, text: str) -> str:
+        """The reply to a text, typed, that begins a conversation; each is asked for once."""
+        key = (id(model), text)
+        if key not in self._typed:
+            self._typed[key] = model.dialogue(**self.talking, speak=False).answer(text, typed=True).text
+        return self._typed[key]
 
     @cached_property
     def exchanges(self) -> list[Exchange]:

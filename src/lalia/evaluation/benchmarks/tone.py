@@ -89,8 +89,7 @@ def _ask(bench: Bench, model: Any, sound: Audio) -> _Answer | None:
     if model is None:
         return None
     heard, reply = converse(model, sound, **bench.talking, speak=False)
-    typed = model.dialogue(**bench.talking, speak=False).answer(heard, typed=True) if heard.strip() else None
-    return _Answer(heard, reply.text, "" if typed is None else typed.text)
+    return _Answer(heard, reply.text, bench.typed(model, heard) if heard.strip() else "")
 
 
 def _told(answer: _Answer | None) -> dict[str, str]:
