@@ -217,6 +217,19 @@ def test_bad_recordings_and_empty_texts(model: Model, tmp_path: Path) -> None:
         model.say(" ?! ")
 
 
+def test_the_language_model_has_a_say_in_what_was_said(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a cat", "a much longer cat"]
+    scores = model._log_probs(texts)
+    lm: Any = model.lms["llm"]
+    for text, score in zip(texts, scores, strict=True):
+        ids = model.tokenizer("text").encode(text)
+        rest = {s: nothing(lm.specs[s]) for s in ("before", "question", "after")}
+        alone = lm.log_prob({**rest, "text": ids})["text"][0, 0, : ids.num_tokens]
+        assert score == pytest.approx(float(alone.sum()), rel=1e-4)
+    assert isinstance(model.transcribe(str(QUESTION)), str)
+    assert model.transcribe(str(QUESTION), beams=0) == model.tokenizer("question").transcribe(Audio.load(QUESTION))[0]
+
+
 def test_absorbing_in_pieces_is_absorbing_the_whole(model: Model) -> None:
     lm: Any = model.lms["llm"]
     ids = torch.arange(40) % 200

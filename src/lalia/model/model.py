@@ -28,7 +28,7 @@ from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
-from lalia.streams import Streams, TokenSequence
+from lalia.streams import Streams, TokenSequence, nothing
 from lalia.tokenizers import Letters
 from lalia.vocoders import Chain, CodecDecoder, Vocoder
 
@@ -444,9 +444,11 @@ class Model:
             raise DataError(f"There is nothing to read out in {text[:40]!r}. Give it words.")
         return self.decode({stream: letters.encode(text)}, voice=number)
 
-    def transcribe(self, audio: AudioLike) -> str:
+    def transcribe(self, audio: AudioLike, *, beams: int = 5) -> str:
         """What is said in a recording, as the model hears it.
 
+        :param beams: transcripts that are followed at once, among which the language model has a say; 0 for the one
+            that it answers to.
         :raises ConfigError: the model hears no words.
         :raises AudioError: the recording cannot be read, or is empty or silent.
         """
@@ -454,8 +456,25 @@ class Model:
         recognizer: Any = None if talk is None else self.tokenizer(talk.question)
         if not hasattr(recognizer, "transcribe"):
             raise ConfigError(f"Model {self.recipe.name!r} hears no words. Choose another, like mini.")
-        texts: list[str] = recognizer.transcribe(self._prompt(audio, None).mono())
+        recording = self._prompt(audio, None).mono()
+        if not beams:
+            texts: list[str] = recognizer.transcribe(recording)
+        else:
+            texts = recognizer.transcribe(recording, beams=beams, lm=self._log_probs)
         return texts[0]
+
+    def _log_probs(self, texts: Sequence[str]) -> list[float]:
+        """The log-probability (nats) of each text by the text LM, as what somebody says."""
+        talk = self.recipe.talk
+        assert talk is not None
+        lm, tokenizer = self.lms[talk.lm], self.tokenizer(talk.reply)
+        assert isinstance(lm, SpeechLM)
+        streams = {s: nothing(self.specs[s], len(texts)) for s in lm.layout.streams}
+        streams[talk.reply] = tokenizer.encode(list(texts))
+        scores = lm.log_prob(streams)[talk.reply][:, 0]
+        # Without the end: it is that of a reply, not of what is heard.
+        there = torch.arange(scores.shape[1]) < streams[talk.reply].lengths[:, None]
+        return [float(x) for x in (scores.cpu() * there).sum(1)]
 
     def _predict_durations(self, units: TokenSequence) -> Tensor:
         vocoder: Any = self.vocoder

@@ -68,9 +68,9 @@ class Transcript(Configurable, Fetched, nn.Module):
         """The tokens [1, 1, T] of what was heard."""
         return self.text.encode(heard.text) if heard.text else TokenSequence(_NOTHING, torch.tensor([0]))
 
-    def transcribe(self, audio: Audio) -> list[str]:
-        """The text of each row."""
-        return self.recognizer.transcribe(audio)
+    def transcribe(self, audio: Audio, **options: Any) -> list[str]:
+        """The text of each row; options as for ``SoftText.transcribe``."""
+        return self.recognizer.transcribe(audio, **options)
 
 
 _NOTHING = torch.zeros((1, 1, 0), dtype=torch.long)
