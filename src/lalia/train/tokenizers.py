@@ -10,7 +10,7 @@ from lalia.config import Configuration
 from lalia.errors import LaliaError, RecipeError
 from lalia.model import bundled, load_tokenizer
 from lalia.recipe import Recipe
-from lalia.store import holds
+from lalia.store import holds, read_description
 from lalia.tokenizers import Codec, SSLUnits, States, Style, Text
 from lalia.train.plan import Tell
 from lalia.vocoders import CodecDecoder
@@ -107,10 +107,14 @@ def _with_codec(recipe: Recipe, built: dict[Configuration, Any], tell: Tell) -> 
     return recipe, built
 
 
-def _bundled(kind: str, wanted: type) -> Any:
+def _bundled(kind: str, wanted: Any) -> Any:
     """The first tokenizer of a type that is bundled, alone or with a model; None where its encoder is not here."""
     for name, folder in bundled().items():
         if holds(folder, kind):
+            made = read_description(folder, kind)[0]
+            config = made.streams[made.speech_stream].tokenizer if kind == "recipe" else made
+            if not isinstance(config, wanted.Config):
+                continue
             try:
                 found = load_tokenizer(name)
             except LaliaError:
