@@ -276,3 +276,21 @@ def test_the_lm_sees_what_was_said(real: SoftText) -> None:
 
 def test_silence_is_not_understood(real: SoftText) -> None:
     assert not real.hear(Audio(torch.zeros(32_000), RATE))[0].understood
+
+
+def test_words_beyond_doubt_enter_as_the_lm_would_write_them() -> None:
+    """Pieces that the LM cuts in another way: of those in doubt the mean, of the others its own tokens."""
+    spelling = Spelling([" pen", "gu", "in", " fly", "?"], "bytes", 16)
+    likely = torch.tensor([[0, 3], [1, 2], [2, 1], [3, 0], [4, 4]])
+    certain = torch.tensor([[0.99, 0.01]] * 5).log()
+    made = spelling.words(likely, certain, sure=0.9)
+    ids = torch.tensor(list(b"penguin fly?"))
+    assert torch.equal(made, spelling.matrix[ids].float())
+    # One doubt makes a word one of expectations, and leaves the next alone.
+    doubtful = certain.clone()
+    doubtful[1] = torch.tensor([0.6, 0.4]).log()
+    made = spelling.words(likely, doubtful, sure=0.9)
+    assert torch.equal(made[:3], spelling(likely[:3], doubtful[:3]))
+    assert torch.equal(made[3:], spelling.matrix[torch.tensor(list(b" fly?"))].float())
+    assert torch.equal(spelling.words(likely, certain, sure=2.0), spelling(likely, certain))
+    assert spelling.words(likely[:0], certain[:0], sure=0.9).shape == (0, 16)

@@ -113,7 +113,8 @@ class SoftText(Configurable, nn.Module):
 
     Whisper's decoder (arXiv:2212.04356) steps through the utterance. For each of its tokens, the stream holds the
     expectation of a text LM's input embeddings under the decoder's distribution, e = Σ_v p(v) Ē(v), where Ē(v) is the
-    mean embedding of the LM's tokens that spell v. The LM reads it as if it were typed.
+    mean embedding of the LM's tokens that spell v. Words beyond doubt are the LM's own tokens. The LM reads it as if it
+    were typed.
 
     Whisper hears 30 s at once, however short the sound: most of its work is silence. An encoder that learned to
     (``runs/mini/hearing.py``) hears only the sound and half a second of silence; see ``load_weights``.
@@ -129,6 +130,7 @@ class SoftText(Configurable, nn.Module):
         :param silence: seconds of silence that are heard behind a short sound.
         :param longest: seconds of sound that are heard at once; what is longer is cut at pauses.
         :param draft_every: seconds of new sound after which a stream makes a draft.
+        :param sure: the probability from which on a token is beyond doubt: words of such tokens enter as if typed.
         :param keep: likely tokens of each step over which the expectation goes.
         :param dim: D, where the name of the LM does not tell it.
         :param pretrained: load the weights; otherwise random ones of ``architecture``, the same each time.
@@ -142,6 +144,7 @@ class SoftText(Configurable, nn.Module):
         silence: float = 0.5
         longest: float = 28.0
         draft_every: float = 0.6
+        sure: float = 0.9
         keep: int = 64
         dim: int | None = None
         pretrained: bool = True
@@ -333,7 +336,8 @@ class SoftText(Configurable, nn.Module):
     def _join(self, parts: Sequence[Transcript]) -> Heard:
         """Windows one after another as one."""
         said = [p for p in parts if p.ids]
-        embeddings = [self.spelling(p.likely, p.log_probs, opening=i == 0) for i, p in enumerate(said)]
+        sure = self.config.sure
+        embeddings = [self.spelling.words(p.likely, p.log_probs, opening=i == 0, sure=sure) for i, p in enumerate(said)]
         return Heard(
             text=" ".join(text for p in said if (text := self.recognizer.spell(p.ids).strip())),
             embeddings=torch.cat([self.spelling.matrix.new_zeros((0, self.spelling.dim)).float(), *embeddings]),

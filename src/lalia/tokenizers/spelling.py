@@ -4,6 +4,7 @@ Shapes: S steps, R likely tokens of a step, V tokens of the recogniser, D dim of
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ class Spelling(nn.Module):
         texts = list(dict.fromkeys([*whole, *begun]))
         ids = dict(zip(texts, tokenize(texts), strict=True))
         opening, within = (_Pieces([ids[piece] for piece in pieces]) for pieces in (begun, whole))
+        self._tokenize, self._written = tokenize, whole
         self.register_buffer("spellable", torch.stack([opening.counts > 0, within.counts > 0]), persistent=False)
         self._pieces = opening, within
 
@@ -55,6 +57,28 @@ class Spelling(nn.Module):
     def dim(self) -> int:
         """D."""
         return self.matrix.shape[1]
+
+    def words(self, likely: Tensor, log_probs: Tensor, *, opening: bool = True, sure: float = 1.0) -> Tensor:
+        """Like ``forward``, but a word about which there is no doubt enters as the LM itself would write it [S', D].
+
+        The mean of several embeddings is none of them: of a rare word that the recogniser and the LM cut in different
+        places it keeps little. What is certain needs no expectation.
+
+        :param sure: the probability from which on a token is beyond doubt; over 1, none is.
+        """
+        ids = likely[:, 0].tolist() if len(likely) else []
+        pieces = [self._written[i] if i < len(self._written) else "" for i in ids]
+        starts = [s for s, piece in enumerate(pieces) if s == 0 or piece.startswith(" ")]
+        out = [self.matrix.new_zeros((0, self.dim), dtype=torch.float32)]
+        for a, b in pairwise([*starts, len(ids)]):
+            first = opening and a == 0
+            text = "".join(pieces[a:b])
+            text = text.lstrip(" ") if first else text
+            if text and all(pieces[a:b]) and float(log_probs[a:b, 0].min().exp()) >= sure:
+                out.append(self.matrix[self._tokenize([text])[0]].float())
+            else:
+                out.append(self(likely[a:b], log_probs[a:b], opening=first))
+        return torch.cat(out)
 
     def forward(self, likely: Tensor, log_probs: Tensor, *, opening: bool = True) -> Tensor:
         """The expected embedding [S', D] of each step, over those of its likely tokens that have a spelling.
