@@ -12,8 +12,8 @@ import lalia
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, DataError
 from lalia.lm import absorb
-from lalia.model import Model
-from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written
+from lalia.model import Model, dialogue
+from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, in_circles
 from lalia.model.template import Template
 from lalia.recipes import find
 from lalia.streams import TokenSequence, nothing
@@ -56,7 +56,9 @@ def test_events_come_in_order_and_are_the_reply(model: Model, monkeypatch: pytes
     assert whole.text.startswith(reply.text[:20])
 
 
-def test_speech_in_pieces_is_that_of_the_whole_text(model: Model) -> None:
+def test_speech_in_pieces_is_that_of_the_whole_text(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Random weights say nothing else.
+    monkeypatch.setattr(dialogue, "in_circles", lambda ids: False)
     reply = model.dialogue(max_tokens=60).answer("Tell me about the sea.", typed=True)
     whole = model.say(reply.text)
     assert reply.audio is not None
@@ -170,6 +172,15 @@ def test_eight_bits_say_nearly_the_same(model: Model) -> None:
     assert sum(p.numel() for p in small.lms.parameters()) < 0.2 * sum(p.numel() for p in model.lms.parameters())
     ours, theirs = (m.dialogue(max_tokens=6, speak=False).answer("Hello.", typed=True).text for m in (model, small))
     assert ours[:3] == theirs[:3] != ""
+
+
+def test_a_reply_in_circles_is_ended() -> None:
+    assert in_circles([5] * 8)
+    assert not in_circles([5] * 7)
+    assert in_circles([9, *[1, 2, 3] * 8])
+    assert not in_circles([1, 2, 3] * 7)
+    assert not in_circles(list(range(13)) * 8)
+    assert not in_circles([])
 
 
 def test_instructions_are_read_first(model: Model) -> None:

@@ -1,7 +1,7 @@
 """A conversation: turns of speech or text, each answered as it is heard, with what was said before in mind."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lalia.model.model import Model
 
 __all__ = ["Dialogue", "Event", "Heard", "Said", "Sound", "Written"]
+
+_CIRCLES, _LONGEST_CIRCLE = 8, 12
+"""How often tokens are repeated, and how many of them, before a reply is ended."""
 
 _LETTERS = 48
 """That wait before the speech decoder is run again, while what it made before is playing."""
@@ -295,7 +298,10 @@ class Dialogue:
                 piece = writer.push(new)
                 if piece:
                     yield piece
-            ended = len(turn.reply) < self.max_tokens
+                if in_circles(turn.reply):
+                    break
+            else:
+                ended = len(turn.reply) < self.max_tokens
             rest = writer.push([], final=True)
             if rest:
                 yield rest
@@ -373,6 +379,14 @@ class _Speech:
         if made.samples.shape[-1] and not self._whole:
             self._enough = _LETTERS
         return Audio(made.samples.float().cpu(), made.sample_rate)
+
+
+def in_circles(ids: Sequence[int]) -> bool:
+    """Whether a text says the same few tokens again and again: small language models do, and would to the limit."""
+    return any(
+        len(ids) >= _CIRCLES * period and list(ids[-_CIRCLES * period :]) == list(ids[-period:]) * _CIRCLES
+        for period in range(1, _LONGEST_CIRCLE + 1)
+    )
 
 
 def _tokens(ids: Tensor) -> TokenSequence:
