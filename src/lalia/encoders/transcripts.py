@@ -18,9 +18,6 @@ __all__ = ["Transcript", "cut_loop", "most_tokens", "read"]
 _TOKENS, _TOKENS_PER_SECOND = 16, 12
 """What is longer is no speech: fast speech has 6 tokens a second."""
 
-_LONGEST_PERIOD = 16
-_ROUNDS, _LEAST = 4, 12
-
 
 @dataclass(frozen=True, eq=False)
 class Transcript:
@@ -50,14 +47,15 @@ def most_tokens(num_samples: int, sample_rate: int) -> int:
     return _TOKENS + round(_TOKENS_PER_SECOND * num_samples / sample_rate)
 
 
-def cut_loop(ids: Sequence[int]) -> int | None:
-    """How many tokens are left when the circle at the end of a transcript is gone round once; None without one.
+def cut_loop(ids: Sequence[int], *, longest: int = 16, rounds: int = 4, least: int = 12) -> int | None:
+    """How many tokens are left when the circle at the end of a text is gone round once; None without one.
 
-    A circle is up to 16 tokens that come at least four times, and 12 tokens in all: more than anyone repeats.
+    A circle is up to ``longest`` tokens that come at least ``rounds`` times, and ``least`` tokens in all: of speech,
+    more than anyone repeats.
     """
-    for period in range(1, min(_LONGEST_PERIOD, len(ids) // _ROUNDS) + 1):
+    for period in range(1, min(longest, len(ids) // rounds) + 1):
         same = next(n for n in count() if n + period >= len(ids) or ids[-1 - n] != ids[-1 - n - period])
-        if same + period >= max(_ROUNDS * period, _LEAST):
+        if same + period >= max(rounds * period, least):
             return len(ids) - same
     return None
 

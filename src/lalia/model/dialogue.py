@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lalia.audio import Audio, AudioLike
+from lalia.encoders.transcripts import cut_loop
 from lalia.errors import AudioError, ConfigError
 from lalia.lm import SpeechLM, absorb
 from lalia.model.producing import with_temperature
@@ -383,10 +384,7 @@ class _Speech:
 
 def in_circles(ids: Sequence[int]) -> bool:
     """Whether a text says the same few tokens again and again: small language models do, and would to the limit."""
-    return any(
-        len(ids) >= _CIRCLES * period and list(ids[-_CIRCLES * period :]) == list(ids[-period:]) * _CIRCLES
-        for period in range(1, _LONGEST_CIRCLE + 1)
-    )
+    return cut_loop(ids, longest=_LONGEST_CIRCLE, rounds=_CIRCLES, least=_CIRCLES) is not None
 
 
 def _tokens(ids: Tensor) -> TokenSequence:
