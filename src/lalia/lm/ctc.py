@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lalia.layouts import Grid
 from lalia.lm.head import Ask, Head, discrete
+from lalia.nn.ctc import collapse, ctc_loss
 from lalia.nn.packed import Linear
 from lalia.streaming import State
 from lalia.streams import Streams, StreamSpec, TokenSequence, pad_batch
@@ -52,17 +52,8 @@ class CTC(Head):
     def losses(self, hidden: Tensor, grid: Grid, streams: Streams) -> dict[str, Tensor]:
         units = streams[self.stream]
         steps = grid.lengths.to(hidden.device) * (hidden.shape[1] // max(grid.num_steps, 1))
-        # More units than steps cannot be aligned: such a row counts, but has no gradient.
-        loss = F.ctc_loss(
-            self.labels(hidden).float().log_softmax(dim=-1).transpose(0, 1),
-            units.values[:, 0].to(hidden.device),
-            steps,
-            units.lengths.to(hidden.device),
-            blank=self.blank,
-            reduction="none",
-            zero_infinity=True,
-        )
-        return {self.stream: loss.sum()}
+        codes, lengths = units.values[:, 0].to(hidden.device), units.lengths.to(hidden.device)
+        return {self.stream: ctc_loss(self.labels(hidden), steps, codes, lengths, self.blank)}
 
     def draw(self, ask: Ask) -> list[int]:
         raise AssertionError("an aligned stream has no cells to draw")
@@ -80,10 +71,5 @@ class CTC(Head):
         """
         state = state or self.init_state(len(hidden))
         labels = self.labels(hidden).argmax(dim=-1).cpu()
-        rows = []
-        for b, n in enumerate(lengths.tolist()):
-            row = torch.cat([state.last[b : b + 1], labels[b, :n]])
-            new = row[1:][(row[1:] != row[:-1]) & (row[1:] != self.blank)]
-            state.last[b] = row[-1]
-            rows.append(TokenSequence(new[None, None], torch.tensor([len(new)])))
-        return pad_batch(rows)
+        found = collapse(labels, lengths, state.last, self.blank)
+        return pad_batch([TokenSequence(new[None, None], torch.tensor([len(new)])) for new in found])

@@ -5,11 +5,11 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError
 from lalia.nn.blocks import run_blocks
+from lalia.nn.ctc import collapse, ctc_loss
 from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
 from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch
@@ -89,16 +89,9 @@ class G2P(Stage):
         """The sum of the CTC loss of the phones."""
         letters, phones = find_stream(streams, self.stream), find_stream(streams, self.config.makes)
         there = torch.arange(letters.num_tokens, device=letters.values.device) < letters.lengths[:, None]
-        loss = F.ctc_loss(
-            self(letters.values[:, 0], there).float().log_softmax(-1).transpose(0, 1),
-            phones.values[:, 0],
-            letters.lengths * self.config.labels,
-            phones.lengths,
-            blank=self.blank,
-            reduction="none",
-            zero_infinity=True,
-        )
-        return {"ctc": loss.sum()}
+        steps = letters.lengths * self.config.labels
+        logits = self(letters.values[:, 0], there)
+        return {"ctc": ctc_loss(logits, steps, phones.values[:, 0], phones.lengths, self.blank)}
 
     # -- synthesis --------------------------------------------------------------------------------
 
@@ -130,13 +123,11 @@ class G2P(Stage):
             state.letters,
             final=final,
         )
-        rows = []
-        for b, n in enumerate(lengths.tolist()):
-            row = torch.cat([state.last[b : b + 1], labels[b, :n].flatten().long().cpu()])
-            new = row[1:][(row[1:] != row[:-1]) & (row[1:] != self.blank)]
-            state.last[b] = self.blank if final else row[-1]
-            rows.append(_one_each(new))
-        return {self.config.makes: pad_batch(rows).to(letters.values.device)}
+        steps = labels.flatten(1).long().cpu()
+        found = collapse(steps, lengths * self.config.labels, state.last, self.blank)
+        if final:
+            state.last.fill_(self.blank)
+        return {self.config.makes: pad_batch([_one_each(new) for new in found]).to(letters.values.device)}
 
 
 def _one_each(ids: Tensor) -> TokenSequence:
