@@ -12,7 +12,17 @@ from torch import Tensor
 from lalia.config import Configuration
 from lalia.errors import ConfigError, LayoutError
 
-__all__ = ["Continuous", "Discrete", "Kind", "StreamSpec", "Streams", "TokenSequence", "nothing", "pad_batch"]
+__all__ = [
+    "Continuous",
+    "Discrete",
+    "Kind",
+    "StreamSpec",
+    "Streams",
+    "TokenSequence",
+    "nothing",
+    "pad_batch",
+    "valid_steps",
+]
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,11 @@ class TokenSequence:
 
 Streams = dict[str, TokenSequence]
 """Streams by name."""
+
+
+def valid_steps(lengths: Tensor, size: int) -> Tensor:
+    """Which of ``size`` steps of each row are not padding [B, size], on the device of ``lengths`` [B]."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def nothing(spec: StreamSpec, rows: int = 1) -> TokenSequence:

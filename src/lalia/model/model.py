@@ -28,7 +28,7 @@ from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
-from lalia.streams import Streams, TokenSequence, nothing
+from lalia.streams import Streams, TokenSequence, nothing, valid_steps
 from lalia.tokenizers import Letters
 from lalia.vocoders import Chain, CodecDecoder, Vocoder
 
@@ -473,7 +473,7 @@ class Model:
         streams[talk.reply] = tokenizer.encode(list(texts))
         scores = lm.log_prob(streams)[talk.reply][:, 0]
         # Without the end: it is that of a reply, not of what is heard.
-        there = torch.arange(scores.shape[1]) < streams[talk.reply].lengths[:, None]
+        there = valid_steps(streams[talk.reply].lengths, scores.shape[1])
         return [float(x) for x in (scores.cpu() * there).sum(1)]
 
     def _predict_durations(self, units: TokenSequence) -> Tensor:

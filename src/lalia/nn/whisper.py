@@ -18,6 +18,7 @@ from lalia.errors import ConfigError
 from lalia.nn.layers import INIT_STD
 from lalia.nn.spectral import mel_filters
 from lalia.streaming import State
+from lalia.streams import valid_steps
 
 __all__ = ["Memory", "StepState", "Whisper", "WhisperMel"]
 
@@ -104,7 +105,7 @@ class Whisper(Configurable, nn.Module):
         lengths = torch.tensor([len(x) for x in sound])
         together = nn.utils.rnn.pad_sequence(sound, batch_first=True)
         ragged = bool((lengths < together.shape[1]).any())
-        mask = torch.arange(together.shape[1]) < lengths[:, None] if ragged else None
+        mask = valid_steps(lengths, together.shape[1]) if ragged else None
         heads = [layer.encoder_attn.keys_and_values(together) for layer in self.decoder.layers]
         return Memory(
             [k for k, _ in heads],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lalia.errors import LayoutError
 from lalia.streaming import State
-from lalia.streams import TokenSequence, pad_batch
+from lalia.streams import TokenSequence, pad_batch, valid_steps
 
 __all__ = ["OpenRun", "durations_of", "frames_of", "pool_by_runs"]
 
@@ -56,7 +56,7 @@ def durations_of(units: TokenSequence, bins: int | None = None) -> TokenSequence
     units = units.deduplicate()
     frames = units.durations
     assert frames is not None
-    there = torch.arange(units.num_tokens, device=units.lengths.device) < units.lengths[:, None]
+    there = valid_steps(units.lengths, units.num_tokens)
     frames = torch.where(there, frames, 1)
     if bins is None:
         return TokenSequence(frames.float().log()[..., None], units.lengths)
@@ -69,7 +69,7 @@ def frames_of(durations: TokenSequence) -> Tensor:
         frames = durations.values[:, 0] + 1
     else:
         frames = durations.values[..., 0].exp().round().long().clamp(min=1)
-    there = torch.arange(durations.num_tokens, device=frames.device) < durations.lengths[:, None].to(frames.device)
+    there = valid_steps(durations.lengths.to(frames.device), durations.num_tokens)
     return frames * there
 
 

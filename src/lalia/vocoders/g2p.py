@@ -12,7 +12,7 @@ from lalia.nn.blocks import run_blocks
 from lalia.nn.ctc import collapse, ctc_loss
 from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
-from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, pad_batch, valid_steps
 from lalia.vocoders.ahead import AheadBlocks
 from lalia.vocoders.base import Stage, check_codes, find_spec, find_stream
 
@@ -88,7 +88,7 @@ class G2P(Stage):
     def losses(self, streams: Streams, audio: Audio | None = None, speaker: Tensor | None = None) -> dict[str, Tensor]:
         """The sum of the CTC loss of the phones."""
         letters, phones = find_stream(streams, self.stream), find_stream(streams, self.config.makes)
-        there = torch.arange(letters.num_tokens, device=letters.values.device) < letters.lengths[:, None]
+        there = valid_steps(letters.lengths, letters.num_tokens)
         steps = letters.lengths * self.config.labels
         logits = self(letters.values[:, 0], there)
         return {"ctc": ctc_loss(logits, steps, phones.values[:, 0], phones.lengths, self.blank)}

@@ -12,7 +12,7 @@ from lalia.nn.spectral import LogMel, istft, stft
 from lalia.nn.standard import StandardScale
 from lalia.nn.whole import WholeState, collect, init_whole
 from lalia.streaming import State
-from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence
+from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence, valid_steps
 from lalia.vocoders.base import Vocoder, check_codes, check_features, check_speaker, find_spec, find_stream, hop_of
 
 __all__ = ["GriffinLim", "griffin_lim"]
@@ -158,7 +158,7 @@ class GriffinLim(Vocoder):
         check_codes(units, self.stream, 1, len(self.count))
         average = self.count.sum() / self.runs.sum().clamp(min=1)
         frames = torch.where(self.runs > 0, self.count / self.runs.clamp(min=1), average).round().clamp(min=1).long()
-        there = torch.arange(units.num_tokens, device=units.lengths.device) < units.lengths[:, None]
+        there = valid_steps(units.lengths, units.num_tokens)
         return frames[units.values[:, 0]] * there
 
     def _expand(self, tokens: TokenSequence) -> TokenSequence:

@@ -15,7 +15,7 @@ from lalia.errors import ConfigError, DataError
 from lalia.nn.spectral import LogMel
 from lalia.nn.whole import WholeState, collect, init_whole
 from lalia.streaming import State
-from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence, pad_batch
+from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence, pad_batch, valid_steps
 from lalia.vocoders.attention_decoder import AttentionDecoder
 from lalia.vocoders.base import Stage, check_codes, check_speaker, find_spec, find_stream, speakers
 
@@ -24,10 +24,6 @@ __all__ = ["Tacotron2"]
 _PIECES_AT_ONCE = 16
 
 _LJSPEECH = LogMel.Config(22050, n_fft=1024, hop=256, bins=80, fmax=8000.0)
-
-
-def _valid(lengths: Tensor, size: int) -> Tensor:
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 class _Convolutions(nn.Module):
@@ -133,7 +129,7 @@ class Tacotron2(Stage):
 
     def encode(self, codes: Tensor, lengths: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Units [B, T] to what the decoder attends to, [B, T, D]."""
-        x = self.encoder(self.embedding(codes), _valid(lengths, codes.shape[1]))
+        x = self.encoder(self.embedding(codes), valid_steps(lengths, codes.shape[1]))
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         memory, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=codes.shape[1])
         if self.voices is not None:
@@ -166,9 +162,9 @@ class Tacotron2(Stage):
         units, mel = find_stream(streams, self.stream), find_stream(streams, self.config.makes)
         if not int(units.lengths.min()) or not int(mel.lengths.min()):
             raise DataError("A row for Tacotron2 has no units or no mel frames. Leave it out of the batch.")
-        target, valid = mel.values, _valid(mel.lengths, mel.num_tokens)
+        target, valid = mel.values, valid_steps(mel.lengths, mel.num_tokens)
         memory = self.encode(units.values[:, 0], units.lengths, speaker)
-        before, stop = self.decoder(memory, _valid(units.lengths, units.num_tokens), target)
+        before, stop = self.decoder(memory, valid_steps(units.lengths, units.num_tokens), target)
         after = before + self.postnet(before, valid)
         ends = torch.arange(mel.num_tokens, device=target.device) == mel.lengths[:, None] - 1
         return {
@@ -231,12 +227,12 @@ class Tacotron2(Stage):
         limits = (counts * self.config.frames_per_unit).long().clamp(min=1)
         frames: list[Tensor] = []
         lengths = torch.zeros_like(counts)
-        for frame, stop in self.decoder.generate(memory, _valid(counts, memory.shape[1]), seed=self.config.seed):
+        for frame, stop in self.decoder.generate(memory, valid_steps(counts, memory.shape[1]), seed=self.config.seed):
             frames.append(frame)
             ends = (stop > self.config.stop_threshold) | (len(frames) >= limits)
             lengths = torch.where((lengths == 0) & ends, len(frames), lengths)
             if bool((lengths > 0).all()):
                 break
         mel = torch.stack(frames, dim=1)
-        mel = mel + self.postnet(mel, _valid(lengths, mel.shape[1]))
+        mel = mel + self.postnet(mel, valid_steps(lengths, mel.shape[1]))
         return mel.float(), torch.where(units.lengths > 0, lengths, 0)

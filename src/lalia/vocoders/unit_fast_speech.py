@@ -12,7 +12,7 @@ from lalia.errors import ConfigError, LayoutError
 from lalia.nn.blocks import run_blocks
 from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
-from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence
+from lalia.streams import Continuous, Discrete, Streams, StreamSpec, TokenSequence, valid_steps
 from lalia.vocoders.ahead import AheadBlocks
 from lalia.vocoders.base import Stage, check_codes, check_speaker, find_spec, find_stream, speakers
 
@@ -155,7 +155,7 @@ class UnitFastSpeech(Stage):
         if phones.durations is None:
             raise LayoutError(f"Stream {self.stream!r} came without durations. Give phones with their times.")
         device = phones.values.device
-        known = torch.arange(phones.num_tokens, device=device) < phones.lengths[:, None]
+        known = valid_steps(phones.lengths, phones.num_tokens)
         hidden = self.encode(phones.values[:, 0], speakers(speaker, len(phones), device), known)
         error = (self.log_durations(hidden).float() - torch.log1p(phones.durations.float())) ** 2
         rows = [self.spread(hidden[b, :n], phones.durations[b, :n]) for b, n in enumerate(phones.lengths.tolist())]
@@ -165,9 +165,9 @@ class UnitFastSpeech(Stage):
         # The last frame of one analysis may be missing in another.
         room = min(frames.shape[1], units.num_tokens, pitch.num_tokens)
         ends = torch.minimum(torch.minimum(lengths, units.lengths), pitch.lengths).clamp(max=room)
-        there = torch.arange(frames.shape[1], device=device) < lengths[:, None]
+        there = valid_steps(lengths, frames.shape[1])
         logits, contour = (x[:, :room].float() for x in self.decode(frames, there))
-        valid = torch.arange(room, device=device) < ends[:, None]
+        valid = valid_steps(ends, room)
         target = pitch.values[:, :room].float()
         return {
             "units": F.cross_entropy(logits[valid], units.values[:, 0, :room][valid], reduction="sum"),

@@ -12,7 +12,7 @@ from lalia.errors import ConfigError
 from lalia.nn.blocks import run_blocks
 from lalia.nn.fir import Field, FirState, init_fir
 from lalia.streaming import State
-from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, valid_steps
 from lalia.vocoders.base import Vocoder, check_codes, check_speaker, find_spec, find_stream, hop_of, speakers
 from lalia.vocoders.conditions import Conditions, Joiner, JoinState, check_durations
 from lalia.vocoders.durations import DurationPredictor, interior_durations
@@ -144,7 +144,7 @@ class UnitVocoder(Vocoder):
         assert self.durations is not None
         runs, whole = interior_durations(units)
         assert runs.durations is not None
-        there = torch.arange(runs.num_tokens, device=runs.lengths.device) < runs.lengths[:, None]
+        there = valid_steps(runs.lengths, runs.num_tokens)
         error = self.durations(self.embed(runs.values), there).float() - torch.log1p(runs.durations.float())
         return (error**2)[whole].sum(), int(whole.sum())
 
