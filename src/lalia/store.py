@@ -5,7 +5,7 @@ lalia trained (language models, vocoder, quantisers). Third-party encoders are n
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lalia.errors import CheckpointError, LaliaError, OutputError
 from lalia.files import atomic_write
 from lalia.version import __version__
 
-__all__ = ["DESCRIPTION", "holds", "read_description", "read_weights", "write_description", "write_weights"]
+__all__ = ["DESCRIPTION", "holds", "matches", "read_description", "read_weights", "write_description", "write_weights"]
 
 DESCRIPTION, WEIGHTS = "recipe.json", "model.safetensors"
 _FORMAT = 1
@@ -104,6 +104,11 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, dtype: torch.d
             raise OutputError(f"{folder / WEIGHTS} cannot be written ({reason}). Make room there.") from None
 
 
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether the name of a weight is of one of the fnmatch patterns."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def read_weights(folder: Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The tensors of ``model.safetensors``.
 
@@ -114,7 +119,7 @@ def read_weights(folder: Path, *, device: torch.device | str = "cpu") -> dict[st
     """
     if (folder / DESCRIPTION).is_file() and (lent := _read(folder).get("weights")) is not None:
         found = read_weights(folder.parent / lent["of"], device=device)
-        return {n: t for n, t in found.items() if not any(fnmatch(n, p) for p in lent.get("without", ()))}
+        return {n: t for n, t in found.items() if not matches(n, lent.get("without", ()))}
     path = folder / WEIGHTS
     if not path.exists():
         raise CheckpointError(f"{folder} has no {WEIGHTS}. Train it to the end, or copy it whole.")

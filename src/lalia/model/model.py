@@ -23,11 +23,11 @@ from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.text_lm import with_text_lm
 from lalia.model.voices import find_voice
-from lalia.model.weights import assign_tensors, load_tensors, matches, tensors_of
+from lalia.model.weights import assign_tensors, load_tensors, tensors_of
 from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
-from lalia.store import DESCRIPTION, read_description, read_weights, write_description, write_weights
+from lalia.store import DESCRIPTION, matches, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence, nothing, valid_steps
 from lalia.tokenizers import Letters
 from lalia.vocoders import Chain, CodecDecoder, Vocoder

@@ -1,14 +1,14 @@
 """The weights of a model by name, out and in."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 
 import torch
 from torch import Tensor, nn
 
 from lalia.errors import CheckpointError
+from lalia.store import matches
 
-__all__ = ["assign_tensors", "load_tensors", "matches", "tensors_of"]
+__all__ = ["assign_tensors", "load_tensors", "tensors_of"]
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -22,11 +22,6 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
             seen.add(id(t))
         out[name] = t.detach()
     return out
-
-
-def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name is of one of the fnmatch patterns."""
-    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, fetched: Sequence[str] = ()) -> None:

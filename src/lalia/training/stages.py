@@ -1,12 +1,12 @@
 """Stages: what is trained, for how long, in which order."""
 
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 
 from torch import nn
 
 from lalia.config import Configuration
 from lalia.nn.lora import Lora, LoraLinear, add_lora, merge_lora
+from lalia.store import matches
 from lalia.training.loop import Trainer
 from lalia.training.tasks import Parts, PredictTokens, Prepared, StageData, System, Task, TrainPart, TrainVocoder
 
@@ -67,7 +67,7 @@ class TrainStage(Configuration):
         if self.lora is not None:
             add_lora(module, self.lora.patterns, self.lora.rank, self.lora.alpha, self.lora.dropout)
         for name, p in module.named_parameters():
-            p.requires_grad_(any(fnmatch(name, pattern) for pattern in self.train))
+            p.requires_grad_(matches(name, self.train))
         for part in module.modules():
             if isinstance(part, LoraLinear):
                 part.requires_grad_(False)
