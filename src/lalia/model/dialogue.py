@@ -357,11 +357,7 @@ class _Speech:
         self._state = vocoder.init_state(1)
         self._waiting = torch.zeros(0, dtype=torch.long)
         # Before all that it looks ahead at is there, a run would give nothing.
-        self._enough = (
-            1
-            if whole
-            else 1 + sum(part.config.ahead for part in getattr(vocoder, "stages", ()) if hasattr(part.config, "ahead"))
-        )
+        self._enough = 1 if whole else 1 + vocoder.ahead
 
     def push(self, text: str, *, final: bool = False) -> Audio | None:
         """The sound that is certain by now; None where it is too little to be worth a run of the network."""

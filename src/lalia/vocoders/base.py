@@ -51,6 +51,8 @@ class Vocoder(Configurable, nn.Module, ABC):
     """Of the audio made, in Hz."""
     num_speakers: int = 1
     """Voices to choose from."""
+    ahead: int = 0
+    """Tokens of what it reads, behind the first, without which a stream gives nothing yet; more may be needed."""
 
     def adopt(self, learned: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Be told what the tokenizers of the streams have learned, by stream.
@@ -107,6 +109,8 @@ class Stage(Configurable, nn.Module, ABC):
     """Of the audio that ``analyse`` takes, in Hz; 0 where it takes none."""
     num_speakers: int = 1
     """Voices to choose from."""
+    ahead: int = 0
+    """As for a ``Vocoder``."""
 
     @abstractmethod
     def init_state(self, batch_size: int) -> State:

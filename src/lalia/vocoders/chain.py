@@ -69,6 +69,8 @@ class Chain(Vocoder):
         self.vocoder: Vocoder = config.vocoder.build(known)
         self.sample_rate = self.vocoder.sample_rate
         self.num_speakers = max(part.num_speakers for part in (*self._stages, self.vocoder))
+        # What one of them makes of a token is about one of the next.
+        self.ahead = sum(part.ahead for part in self._stages)
 
     def adopt(self, learned: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.vocoder.adopt(learned)

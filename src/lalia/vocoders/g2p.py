@@ -52,11 +52,6 @@ class G2P(Stage):
         lookahead: tuple[int, ...] = (4, 3, 2, 1, 1, 1)
         kernel_size: int = 9
 
-        @property
-        def ahead(self) -> int:
-            """Letters that must be there before the first is pronounced."""
-            return sum(self.lookahead)
-
         def tiny(self) -> "G2P.Config":
             return replace(self, dim=32, ffn_dim=64, lookahead=self.lookahead[:2])
 
@@ -73,6 +68,7 @@ class G2P(Stage):
         self.blocks = AheadBlocks(config.dim, config.ffn_dim, config.lookahead, kernel_size=config.kernel_size)
         self.out = nn.Linear(config.dim, config.labels * (self.blank + 1))
         self.field = Field(self.blocks.past, self.blocks.future, 1)
+        self.ahead = self.blocks.future
 
     def forward(self, letters: Tensor, there: Tensor | None = None) -> Tensor:
         """Letters [B, T] to logits [B, T * labels, phones + 1], the last of them the blank."""

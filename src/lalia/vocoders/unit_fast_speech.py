@@ -66,11 +66,6 @@ class UnitFastSpeech(Stage):
         def made(self) -> tuple[str, ...]:
             return (self.makes, self.pitch)
 
-        @property
-        def ahead(self) -> int:
-            """Phones that must be there before the first is said."""
-            return sum(self.phone_lookahead)
-
         def tiny(self) -> "UnitFastSpeech.Config":
             return replace(
                 self,
@@ -108,6 +103,7 @@ class UnitFastSpeech(Stage):
         self.units = nn.Linear(dim, self.num_units)
         self.pitch = nn.Linear(dim, 2)
         self._phone_field = Field(self.encoder.past, self.encoder.future, 1)
+        self.ahead = self.encoder.future
         self._frame_field = Field(self.decoder.past, self.decoder.future, 1)
 
     # -- the network ------------------------------------------------------------------------------
