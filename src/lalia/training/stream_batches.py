@@ -1,20 +1,21 @@
 """Batches of whole utterances as streams alone, for parts of a vocoder that need no sound to learn."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from lalia.data import BatchPlan, BatchSampler, Row
+from lalia.data import BatchPlan, Row
 from lalia.errors import DataError
 from lalia.streams import pad_batch
+from lalia.training.planned import PlannedBatches
 from lalia.training.recordings import Recorded, voice_of
 
 __all__ = ["StreamBatches"]
 
 
-class StreamBatches:
+class StreamBatches(PlannedBatches):
     """Utterances by length, in an order that can be repeated and resumed; see ``Batches``.
 
     Each micro-batch is ``{"streams": Streams, "speaker": Tensor [B], "tokens", "seconds"}``.
@@ -52,20 +53,9 @@ class StreamBatches:
         lengths[[v is None for v in self._voice]] = 0
         if not lengths.any():
             raise DataError(f"None of the {len(recorded)} utterances has tokens and a voice. Name other voices.")
-        self._sampler = BatchSampler(BatchPlan(lengths, max_tokens, seed=seed), rank=rank, world=world)
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        for batch in self._sampler:
-            yield [self.load(batch.rows)] if batch.rows else []
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        self._sampler.load_state_dict(state)
+        super().__init__(BatchPlan(lengths, max_tokens, seed=seed), rank=rank, world=world)
 
     def load(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The given utterances as one batch."""
         items = [self.tokens[row.index] for row in rows]
         return {
             "streams": {name: pad_batch([item.streams[name] for item in items]) for name in self.streams},

@@ -1,15 +1,16 @@
 """Batches of whole utterances with their sound, for what has to see where speech begins and ends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from lalia.audio import Audio
-from lalia.data import BatchPlan, BatchSampler, Row
+from lalia.data import BatchPlan, Row
 from lalia.errors import DataError
 from lalia.streams import Streams, pad_batch
+from lalia.training.planned import PlannedBatches
 from lalia.training.recordings import Recorded, Sounds, voice_of
 
 __all__ = ["UtteranceBatches"]
@@ -18,7 +19,7 @@ _SHORTEST_SECONDS = 0.1
 """Less than this makes no spectrum to learn from."""
 
 
-class UtteranceBatches:
+class UtteranceBatches(PlannedBatches):
     """Utterances by length, in an order that can be repeated and resumed; see ``Batches``.
 
     Each micro-batch is ``{"streams": Streams, "audio": Audio, "speaker": Tensor [B], "tokens", "seconds"}``, with
@@ -64,18 +65,7 @@ class UtteranceBatches:
                 f"None of the {len(recorded)} utterances has its recording and a voice. "
                 "Keep manifest.jsonl beside the shards, and the recordings where it says."
             )
-        plan = BatchPlan(lengths, max_tokens, seed=seed, max_length=max_length)
-        self._sampler = BatchSampler(plan, rank=rank, world=world)
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        for batch in self._sampler:
-            yield [self.load(batch.rows)] if batch.rows else []
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        self._sampler.load_state_dict(state)
+        super().__init__(BatchPlan(lengths, max_tokens, seed=seed, max_length=max_length), rank=rank, world=world)
 
     def load(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The given utterances as one batch."""
