@@ -25,8 +25,10 @@ __all__ = [
     "Voice",
     "check_sound_file",
     "load_model",
+    "load_speaker",
     "overrides_of",
     "pairs_of",
+    "written",
 ]
 
 DEFAULT_MODEL, TALKING_MODEL = "mini-gslm", "mini"
@@ -86,6 +88,20 @@ def load_model(name: str, device: str, dtype: str, lm: str | None = None) -> Any
     model = load(name, device=device, lm=lm)
     model.quantize()
     return model
+
+
+def load_speaker(name: str, output: Path, device: str, dtype: str) -> Any:
+    """A model with a vocoder whose sound can be written."""
+    model = load_model(name, device, dtype)
+    if model.vocoder is None:
+        raise ConfigError(f"Model {model.recipe.name!r} has no vocoder. Choose another model.")
+    check_sound_file(output, model.vocoder.sample_rate)
+    return model
+
+
+def written(sound: Any, path: Path) -> dict[str, Any]:
+    """What JSON says of sound that was written."""
+    return {"audio": str(path), "sample_rate": sound.sample_rate, "seconds": sound.seconds}
 
 
 def overrides_of(settings: list[str] | None, example: str = "trainer.learning_rate=1e-4") -> dict[str, str]:

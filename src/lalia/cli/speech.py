@@ -20,9 +20,11 @@ from lalia.cli.options import (
     Voice,
     check_sound_file,
     load_model,
+    load_speaker,
+    written,
 )
 
-__all__ = ["continue_", "load_speaker", "resynthesize", "score"]
+__all__ = ["continue_", "resynthesize", "score"]
 
 _OUT = Path("out.wav")
 
@@ -86,9 +88,7 @@ def resynthesize(
     out.save(output)
     count = sum(int(t.lengths[0]) for t in tokens.values())
     result = {
-        "audio": str(output),
-        "sample_rate": out.sample_rate,
-        "seconds": out.seconds,
+        **written(out, output),
         "tokens": count,
         "tokens_per_second": round(count / recording.seconds, 2),
         "timings": {"total_ms": round(1000 * took, 1), "rtf": round(took / recording.seconds, 4)},
@@ -131,17 +131,6 @@ def score(
             print(f"{value:.4f}\t{s.tokens}\t{path}", flush=True)
     if as_json:
         show(results, "", as_json=True)
-
-
-def load_speaker(name: str, output: Path, device: str, dtype: str) -> Any:
-    """A model with a vocoder whose sound can be written."""
-    from lalia.errors import ConfigError
-
-    model = load_model(name, device, dtype)
-    if model.vocoder is None:
-        raise ConfigError(f"Model {model.recipe.name!r} has no vocoder. Choose another model.")
-    check_sound_file(output, model.vocoder.sample_rate)
-    return model
 
 
 class _CodecSpeaker:

@@ -1,5 +1,7 @@
 """Commands of words: talk, transcribe, read out."""
 
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,8 @@ from lalia.cli.options import (
     Voice,
     check_sound_file,
     load_model,
+    load_speaker,
+    written,
 )
 
 __all__ = ["chat", "say", "transcribe"]
@@ -109,9 +113,7 @@ def _save(reply: Any, path: Path, *, quiet: bool) -> dict[str, Any]:
         )
     return {
         "text": reply.text,
-        "audio": None if said is None else str(path),
-        "sample_rate": None if said is None else said.sample_rate,
-        "seconds": 0.0 if said is None else said.seconds,
+        **({"audio": None, "sample_rate": None, "seconds": 0.0} if said is None else written(said, path)),
         "timings": {k: round(v, 4) for k, v in reply.timings.items()},
     }
 
@@ -144,11 +146,6 @@ def say(
     as_json: Json = False,
 ) -> None:
     """Read a text out."""
-    import sys
-    import time
-
-    from lalia.cli.speech import load_speaker
-
     speaker = load_speaker(model, output, device, dtype)
     said = sys.stdin.read() if text == "-" else text
     started = time.perf_counter()
@@ -156,9 +153,7 @@ def say(
     took = time.perf_counter() - started
     made.save(output)
     result = {
-        "audio": str(output),
-        "sample_rate": made.sample_rate,
-        "seconds": made.seconds,
+        **written(made, output),
         "timings": {"total_ms": round(1000 * took, 1), "rtf": round(took / made.seconds, 4)},
     }
     show(result, f"{output}: {made.seconds:.1f} s of speech; made in {took:.1f} s", as_json=as_json)
