@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -318,12 +317,10 @@ class Dialogue:
         if said is None:
             if not pieces:
                 raise AudioError("Nothing was listened to. Give a recording, or pieces of one to listen to.")
-            audio, name = Audio(torch.cat([p.samples for p in pieces], dim=-1), pieces[0].sample_rate), "what was said"
+            audio = Audio(torch.cat([p.samples for p in pieces], dim=-1), pieces[0].sample_rate)
+            audio.check("what was said")
         else:
-            named, state = isinstance(said, str | Path), None
-            audio = Audio.load(said, mono=True) if isinstance(said, str | Path) else Audio.of(said).mono()
-            name = ("standard input" if said == "-" else str(said)) if named else "the recording"
-        audio.check(name)
+            audio, state = self.model.recording(said).mono(), None
         if not hasattr(tokenizer, "hear"):
             return _Hearing(tokenizer.encode(audio), "", True)
         if state is None:

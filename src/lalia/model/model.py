@@ -345,7 +345,7 @@ class Model:
                 raise ConfigError(f"Model {self.recipe.name!r} has several streams. Give a temperature, no sampler.")
             return go_on(
                 self,
-                self._prompt(audio, prompt_seconds),
+                self.recording(audio, prompt_seconds),
                 seconds=seconds,
                 temperature=temperature,
                 seed=seed,
@@ -375,8 +375,11 @@ class Model:
         lms = list(self.recipe.lms.values())
         return len(lms) == 1 and lms[0].layout.streams == (self.speech_stream,) and len(self.recipe.channels) == 1
 
-    def _prompt(self, audio: AudioLike, seconds: float | None) -> Audio:
-        """The beginning of a recording with its channels, at the rate that it has."""
+    def recording(self, audio: AudioLike, seconds: float | None = None) -> Audio:
+        """A recording, or its beginning, with the channels of the recipe, at the rate that it has, checked.
+
+        :raises AudioError: it cannot be read, or is empty or silent.
+        """
         if isinstance(audio, str | Path):
             recording = Audio.load(audio, seconds=seconds)
         else:
@@ -408,7 +411,7 @@ class Model:
             talk = self.dialogue(seconds=seconds, temperature=temperature, seed=seed, voice=voice, speak=speak)
             return talk.answer(audio)
         number = self.voice(voice) if speak and self.vocoder is not None else None
-        question = self._prompt(audio, None).mono()
+        question = self.recording(audio).mono()
         return answer(self, question, seconds=seconds, temperature=temperature, seed=seed, voice=number, speak=speak)
 
     def dialogue(self, **settings: Any) -> Dialogue:
@@ -456,7 +459,7 @@ class Model:
         recognizer: Any = None if talk is None else self.tokenizer(talk.question)
         if not hasattr(recognizer, "transcribe"):
             raise ConfigError(f"Model {self.recipe.name!r} hears no words. Choose another, like mini.")
-        recording = self._prompt(audio, None).mono()
+        recording = self.recording(audio).mono()
         if not beams:
             texts: list[str] = recognizer.transcribe(recording)
         else:
