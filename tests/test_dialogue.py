@@ -12,7 +12,7 @@ import lalia
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, DataError
 from lalia.lm import absorb
-from lalia.model import Model, dialogue
+from lalia.model import Model, dialogue, words
 from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, in_circles
 from lalia.model.template import Template
 from lalia.recipes import find
@@ -230,7 +230,7 @@ def test_bad_recordings_and_empty_texts(model: Model, tmp_path: Path) -> None:
 
 def test_the_language_model_has_a_say_in_what_was_said(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a cat", "a much longer cat"]
-    scores = model._log_probs(texts)
+    scores = words.log_probs(model, texts)
     lm: Any = model.lms["llm"]
     for text, score in zip(texts, scores, strict=True):
         ids = model.tokenizer("text").encode(text)

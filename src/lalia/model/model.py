@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio, AudioLike
 from lalia.checkpoints.hub import name_of
-from lalia.errors import CheckpointError, ConfigError, DataError
+from lalia.errors import CheckpointError, ConfigError
 from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
+from lalia.model import words
 from lalia.model.continuation import Continuation, Speaker, continue_speech
 from lalia.model.dialogue import Dialogue, Event
 from lalia.model.held import HeldTokenizers
@@ -28,7 +29,7 @@ from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, matches, read_description, read_weights, write_description, write_weights
-from lalia.streams import Streams, TokenSequence, nothing, valid_steps
+from lalia.streams import Streams, TokenSequence
 from lalia.tokenizers import Letters
 from lalia.vocoders import Chain, CodecDecoder, Vocoder
 
@@ -439,13 +440,7 @@ class Model:
         :raises DataError: there is nothing to read out.
         """
         vocoder, number = self._vocoder(), self.voice(voice)
-        stream = vocoder.reads[0]
-        letters = self.tokenizer(stream) if len(vocoder.reads) == 1 else None
-        if not isinstance(letters, Letters):
-            raise ConfigError(f"Model {self.recipe.name!r} does not read text out. Choose another, like mini.")
-        if not any(c.isalnum() for c in text):
-            raise DataError(f"There is nothing to read out in {text[:40]!r}. Give it words.")
-        return self.decode({stream: letters.encode(text)}, voice=number)
+        return words.say(self, vocoder.reads, text, voice=number)
 
     def transcribe(self, audio: AudioLike, *, beams: int = 5) -> str:
         """What is said in a recording, as the model hears it.
@@ -455,29 +450,7 @@ class Model:
         :raises ConfigError: the model hears no words.
         :raises AudioError: the recording cannot be read, or is empty or silent.
         """
-        talk = self.recipe.talk
-        recognizer: Any = None if talk is None else self.tokenizer(talk.question)
-        if not hasattr(recognizer, "transcribe"):
-            raise ConfigError(f"Model {self.recipe.name!r} hears no words. Choose another, like mini.")
-        recording = self.recording(audio).mono()
-        if not beams:
-            texts: list[str] = recognizer.transcribe(recording)
-        else:
-            texts = recognizer.transcribe(recording, beams=beams, lm=self._log_probs)
-        return texts[0]
-
-    def _log_probs(self, texts: Sequence[str]) -> list[float]:
-        """The log-probability (nats) of each text by the text LM, as what somebody says."""
-        talk = self.recipe.talk
-        assert talk is not None
-        lm, tokenizer = self.lms[talk.lm], self.tokenizer(talk.reply)
-        assert isinstance(lm, SpeechLM)
-        streams = {s: nothing(self.specs[s], len(texts)) for s in lm.layout.streams}
-        streams[talk.reply] = tokenizer.encode(list(texts))
-        scores = lm.log_prob(streams)[talk.reply][:, 0]
-        # Without the end: it is that of a reply, not of what is heard.
-        there = valid_steps(streams[talk.reply].lengths, scores.shape[1])
-        return [float(x) for x in (scores.cpu() * there).sum(1)]
+        return words.transcribe(self, audio, beams=beams)
 
     def _predict_durations(self, units: TokenSequence) -> Tensor:
         vocoder: Any = self.vocoder
