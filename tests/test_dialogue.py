@@ -17,7 +17,7 @@ from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, in_circl
 from lalia.model.template import Template
 from lalia.recipes import find
 from lalia.streams import TokenSequence, nothing
-from lalia.tokenizers import soft_text
+from lalia.tokenizers import Manner, soft_text
 
 QUESTION = Path(__file__).parents[1] / "examples/question.flac"
 
@@ -82,9 +82,10 @@ def test_the_state_goes_on_as_if_all_had_been_said_at_once(model: Model) -> None
             {
                 "before": tokens(before),
                 "question": nothing(lm.specs["question"]),
+                "manner": nothing(lm.specs["manner"]),
                 "after": tokens(text.encode(template.reply).values[0, 0]),
             },
-            complete=["before", "question", "after"],
+            complete=["before", "question", "manner", "after"],
             limits={"text": 12},
         )
     )
@@ -109,7 +110,7 @@ def test_what_is_kept_in_mind_is_bounded(model: Model) -> None:
     assert max(lengths) < 12
     assert min(lengths[1:]) >= 1
     assert sum(b <= a for a, b in pairwise(lengths)) < 6
-    assert talk._turns[-1].said == "This is turn number 11."
+    assert talk._turns[-1].said.words == "This is turn number 11."
 
 
 def test_a_reply_that_is_cut_off_counts_as_said_so_far(model: Model) -> None:
@@ -156,11 +157,39 @@ def test_what_is_listened_to_in_pieces_is_heard_as_the_whole(model: Model, monke
             talk.listen(piece)
     assert talk.answer().text == other.answer(audio).text
     (turn,), (whole,) = talk._turns, other._turns
-    assert isinstance(turn.said, TokenSequence)
-    assert isinstance(whole.said, TokenSequence)
-    torch.testing.assert_close(turn.said.values, whole.said.values, atol=1e-4, rtol=1e-4)
+    assert isinstance(turn.said.words, TokenSequence)
+    assert isinstance(whole.said.words, TokenSequence)
+    torch.testing.assert_close(turn.said.words.values, whole.said.words.values, atol=1e-4, rtol=1e-4)
+    assert talk._deliveries == other._deliveries
     with pytest.raises(AudioError, match="Nothing was listened to"):
         talk.answer()
+
+
+def test_how_it_is_said_is_added_to_what_is_said(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soft_text.Heard, "understood", True)
+    # What a recogniser of random weights hears tells nothing of the rate.
+    monkeypatch.setattr(Manner, "_count", lambda self, text: 0)
+    audio = Audio.load(QUESTION, sample_rate=16000, mono=True)
+    faint = Audio(0.005 * audio.samples / audio.samples.std(), 16000)
+    plain, quiet, used = model.dialogue(speak=False), model.dialogue(speak=False), []
+    for talk, said in ((plain, audio), (quiet, faint)):
+        talk.listen(said.cut(0.0, 1.0))
+        talk.listen(said.cut(1.0))
+        talk.answer()
+        assert steps(talk._state) == talk._used
+        used.append(talk._turns[0].said.manner)
+    assert used[0] is not None
+    assert used[1] is not None
+    assert used[0].num_tokens == 0 < used[1].num_tokens
+    # Who always speaks so means nothing by it.
+    quiet.answer(faint)
+    assert quiet._turns[1].said.manner.num_tokens == 0
+    # Words alone, typed, have no manner; and what is forgotten is read again with it.
+    quiet.answer("Hello.", typed=True)
+    assert quiet._turns[2].said.manner is None
+    quiet._used = quiet.context
+    quiet._make_room(0)
+    assert steps(quiet._state) == quiet._used
 
 
 def test_eight_bits_say_nearly_the_same(model: Model) -> None:
@@ -234,7 +263,7 @@ def test_the_language_model_has_a_say_in_what_was_said(model: Model, monkeypatch
     lm: Any = model.lms["llm"]
     for text, score in zip(texts, scores, strict=True):
         ids = model.tokenizer("text").encode(text)
-        rest = {s: nothing(lm.specs[s]) for s in ("before", "question", "after")}
+        rest = {s: nothing(lm.specs[s]) for s in ("before", "question", "manner", "after")}
         alone = lm.log_prob({**rest, "text": ids})["text"][0, 0, : ids.num_tokens]
         assert score == pytest.approx(float(alone.sum()), rel=1e-4)
     assert isinstance(model.transcribe(str(QUESTION)), str)
@@ -250,7 +279,8 @@ def test_absorbing_in_pieces_is_absorbing_the_whole(model: Model) -> None:
     assert steps(whole) == steps(parts) == 41
     probe = tokens(torch.tensor([7]))
     a, b = (
-        next(lm.generate({"before": probe}, state=s, complete=["before", "question", "after"])) for s in (whole, parts)
+        next(lm.generate({"before": probe}, state=s, complete=["before", "question", "manner", "after"]))
+        for s in (whole, parts)
     )
     assert torch.equal(a["text"].values, b["text"].values)
 

@@ -89,6 +89,7 @@ class Talk(Configuration):
     :param lm: the language model.
     :param before: the stream of what was said before, and of the template up to the question.
     :param question: the stream of what the user says, as it is heard.
+    :param manner: the stream of how he says it, behind the question; none where words are all that is heard.
     :param after: the stream of the template between the question and the reply.
     :param reply: the stream of the text of the reply.
     :param by_sentence: speak a sentence when all of it is written (a cascade with a synthesizer of sentences).
@@ -99,6 +100,7 @@ class Talk(Configuration):
     lm: str = "llm"
     before: str = "before"
     question: str = "question"
+    manner: str | None = None
     after: str = "after"
     reply: str = "text"
     by_sentence: bool = False
@@ -107,7 +109,8 @@ class Talk(Configuration):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        return (self.before, self.question, self.after, self.reply)
+        heard = (self.question,) if self.manner is None else (self.question, self.manner)
+        return (self.before, *heard, self.after, self.reply)
 
 
 def slices_of(streams: Mapping[str, Stream], name: str) -> tuple[str, ...]:

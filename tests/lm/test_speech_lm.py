@@ -319,6 +319,14 @@ def config(layout: Layout, inputs: Inputs, predicted: Mapping[str, Linear.Config
         ),
         (
             config(
+                Concat((Flat("heard"), Flat("text"))),
+                {"heard": Project.Config(tied_to="text"), "text": Lookup()},
+                {"text": Linear.Config()},
+            ),
+            "has no map of its own",
+        ),
+        (
+            config(
                 Merge(("units", "other")),
                 {"units": Lookup("all"), "other": Lookup("all")},
                 {"units": Linear.Config(tied=True), "other": Linear.Config()},
@@ -330,6 +338,20 @@ def config(layout: Layout, inputs: Inputs, predicted: Mapping[str, Linear.Config
 def test_models_that_do_not_fit_together_are_refused(wrong: SpeechLM.Config, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         wrong.build(SPECS)
+
+
+def test_features_enter_by_the_map_of_another_stream() -> None:
+    specs = {**SPECS, "more": SPECS["heard"]}
+    inputs = {"heard": Project.Config(), "more": Project.Config(tied_to="heard"), "text": Lookup()}
+    layout = Concat((Flat("heard"), Flat("more"), Flat("text")))
+    lm: SpeechLM = config(layout, inputs, {"text": Linear.Config()}).build(specs)
+    assert list(lm.inputs) == ["heard"]
+    streams = {"text": streams_of(Flat("text"), [3])["text"]}
+    both = streams_of(Flat("heard"), [5])["heard"]
+    parts = {"heard": both.cut(0, 2), "more": both.cut(2), **streams}
+    whole = {"heard": both, "more": both.cut(5), **streams}
+    scores = [lm.log_prob(s)["text"] for s in (parts, whole)]
+    torch.testing.assert_close(*scores)
 
 
 def test_features_enter_through_a_gate() -> None:

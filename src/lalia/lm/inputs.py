@@ -88,6 +88,7 @@ class Project(Configurable, nn.Module):
         :param activation: between the two; with ``swiglu`` the first map has a gate beside it (arXiv:2002.05202).
         :param norm: normalise the features first.
         :param identity: begin with features as they are (of an LM's own width): one map, which changes nothing yet.
+        :param tied_to: enter by the map of that stream, whose settings then count.
         :raises ConfigError: an identity with a hidden size.
         """
 
@@ -96,6 +97,7 @@ class Project(Configurable, nn.Module):
         activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
         norm: bool = False
         identity: bool = False
+        tied_to: str | None = None
 
         def __post_init__(self) -> None:
             if self.identity and self.hidden is not None:

@@ -94,7 +94,7 @@ class SpeechLM(Configurable, nn.Module):
             {
                 _key(s): c.build(self.wiring.continuous(s), dim)
                 for s, c in config.inputs.items()
-                if isinstance(c, Project.Config)
+                if isinstance(c, Project.Config) and c.tied_to is None
             }
         )
         self.absent = nn.ParameterDict(
@@ -163,8 +163,8 @@ class SpeechLM(Configurable, nn.Module):
             # A flat stream of one codebook is absent only in padding, which nothing looks at.
             whole = isinstance(self.layout, Flat) and grid.positions[stream].shape[1] == 1
             present = None if whole else grid.present(stream)
-            if _key(stream) in self.inputs:
-                x = self.inputs[_key(stream)](grid.values[stream])
+            if (owner := self.wiring.map_of(stream)) is not None:
+                x = self.inputs[_key(owner)](grid.values[stream])
                 x = x if present is None else x * present[:, 0, :, None]
             else:
                 x = self.tables[self.wiring.table_of(stream)](self.wiring.rows_of(stream), grid.values[stream], present)

@@ -37,7 +37,7 @@ class Wiring:
             raise ConfigError("The LM has no inputs or no heads. Give at least one of each.")
         for name, entry in self.inputs.items():
             if not isinstance(entry, Lookup):
-                self.continuous(name)
+                self._check_map(name, entry)
                 continue
             self.discrete(name)
             if entry.tied_to is not None:
@@ -71,6 +71,22 @@ class Wiring:
                     f"Streams {', '.join(streams)} share table {table!r}, but only some of their heads are tied to it. "
                     "Tie all of them or none."
                 )
+
+    def _check_map(self, name: str, entry: Project.Config) -> None:
+        kind = self.continuous(name)
+        if entry.tied_to is None:
+            return
+        owner = self.inputs.get(entry.tied_to)
+        if not isinstance(owner, Project.Config) or owner.tied_to or self.continuous(entry.tied_to) != kind:
+            raise ConfigError(
+                f"Stream {name!r} is tied to {entry.tied_to!r}, which has no map of its own for features of {kind.dim} "
+                "values. Tie it to one that has, or untie it."
+            )
+
+    def map_of(self, stream: str) -> str | None:
+        """The stream by whose map features enter: its own, or that which it is tied to; None where codes enter."""
+        entry = self.inputs.get(stream)
+        return entry.tied_to or stream if isinstance(entry, Project.Config) else None
 
     def linear(self) -> dict[str, Linear.Config]:
         """The heads that predict from a table."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lalia.audio import Audio, AudioLike
+from lalia.encoders.delivery import Delivery, DeliveryState
 from lalia.encoders.transcripts import cut_loop
 from lalia.errors import AudioError, ConfigError
 from lalia.lm import SpeechLM, absorb
@@ -18,7 +19,7 @@ from lalia.model.speaking import Reply
 from lalia.model.template import Template
 from lalia.streaming import State
 from lalia.streams import Streams, TokenSequence, nothing
-from lalia.tokenizers import Letters, Text
+from lalia.tokenizers import Letters, Manner, Text
 
 if TYPE_CHECKING:
     from lalia.model.model import Model
@@ -27,6 +28,9 @@ __all__ = ["Dialogue", "Event", "Heard", "Said", "Sound", "Written"]
 
 _CIRCLES, _LONGEST_CIRCLE = 8, 12
 """How often tokens are repeated, and how many of them, before a reply is ended."""
+
+_KNOWN = 8
+"""Turns of the user whose delivery is remembered."""
 
 _LETTERS = 48
 """That wait before the speech decoder is run again, while what it made before is playing."""
@@ -63,11 +67,19 @@ class Said:
 Event = Heard | Written | Sound | Said
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What the user said: words as they were heard or typed, and how, where that is heard."""
+
+    words: TokenSequence | str
+    manner: TokenSequence | None = None
+
+
 @dataclass
 class _Turn:
-    """What the user said, as it was heard or typed, and the ids of the reply without its end."""
+    """What the user said, and the ids of the reply without its end."""
 
-    said: TokenSequence | str
+    said: _Said
     reply: list[int] = field(default_factory=list)
 
 
@@ -125,8 +137,12 @@ class Dialogue:
         """Ids of the last reply that the language model has not read; None where it waits for the user."""
         self._pieces: list[Audio] = []
         self._hearing: State | None = None
+        self._measuring: DeliveryState | None = None
+        self._deliveries: list[Delivery] = []
+        """How the user said what he said so far, by which it is told what is usual for him."""
         self._count = 0
         self._listener = model.tokenizer(talk.question)
+        self._manner: Manner | None = None if talk.manner is None else model.tokenizer(talk.manner)
         self._state, self._used = self._begin()
         around = self._template.again + self._template.reply
         self._most = self.context - self.max_tokens - self._used - len(self._ids(around)) - 1
@@ -139,8 +155,11 @@ class Dialogue:
     def warm_up(self) -> None:
         """Do everything once that is done at a first use alone, so that no user waits for it."""
         with torch.inference_mode():
-            list(self.lm.generate(self._known("Hello."), limits={self.talk.reply: 3}))
-            self._listener.encode(Audio(torch.zeros(1, 1, 8000), 16_000))
+            list(self.lm.generate(self._known(_Said("Hello.")), limits={self.talk.reply: 3}))
+            nobody = Audio(torch.zeros(1, 1, 8000), 16_000)
+            self._listener.encode(nobody)
+            if self._manner is not None:
+                self._manner.encode(nobody)
             if self.speak:
                 _Speech(self.model, self.voice, whole=False).push("Hello.", final=True)
 
@@ -155,18 +174,22 @@ class Dialogue:
     def _ids(self, text: str) -> Tensor:
         return self._text.encode(text, special=True).values[0, 0]
 
-    def _known(self, said: TokenSequence | str) -> Streams:
+    def _known(self, said: _Said) -> Streams:
         """What the user says, and the template behind it."""
-        typed = torch.zeros(0, dtype=torch.long)
-        if isinstance(said, str):
+        typed, words, specs = torch.zeros(0, dtype=torch.long), said.words, self.model.specs
+        manner = {}
+        if self.talk.manner is not None:
+            manner[self.talk.manner] = nothing(specs[self.talk.manner]) if said.manner is None else said.manner
+        most = self._most - _steps(manner)
+        if isinstance(words, str):
             # Names of special tokens in what is typed are letters like any other.
-            typed = self._text.encode(said).values[0, 0][-self._most :]
-            said = nothing(self.model.specs[self.talk.question])
-        elif said.num_tokens > self._most:
+            typed = self._text.encode(words).values[0, 0][-most:]
+            words = nothing(specs[self.talk.question])
+        elif words.num_tokens > most:
             # Of a monologue, the end: it is what was said last.
-            said = said.cut(said.num_tokens - self._most)
+            words = words.cut(words.num_tokens - most)
         after = self._ids(self._template.reply)
-        return {self.talk.before: _tokens(typed), self.talk.question: said, self.talk.after: _tokens(after)}
+        return {self.talk.before: _tokens(typed), self.talk.question: words, **manner, self.talk.after: _tokens(after)}
 
     def _close(self) -> None:
         """Read the end of the last reply, and the template up to the next turn of the user, if that was not done."""
@@ -213,6 +236,10 @@ class Dialogue:
         tokenizer = self._listener
         piece = piece.mono()
         self._pieces.append(piece)
+        if self._manner is not None:
+            if self._measuring is None:
+                self._measuring = self._manner.init_state(1)
+            self._manner.hear(piece, self._measuring)
         if not hasattr(tokenizer, "hear") or not hasattr(tokenizer, "init_state"):
             return ""
         if self._hearing is None:
@@ -232,11 +259,10 @@ class Dialogue:
         started = time.perf_counter()
         timings: dict[str, float] = {}
         speech = _Speech(self.model, self.voice, whole=self.talk.by_sentence) if self.speak else None
-        question: TokenSequence | str = str(said)
-        understood = True
+        question, understood = _Said(str(said)), True
         if not typed:
             heard = self._hear(said)
-            question, understood = heard.tokens, heard.understood
+            question, understood = heard.said, heard.understood
             timings["encode_ms"] = 1000 * (time.perf_counter() - started)
             yield Heard(heard.text)
         pieces = self._reply(question, timings, started) if understood else iter([self.talk.unclear])
@@ -269,7 +295,7 @@ class Dialogue:
         assert isinstance(last, Said)
         return last.reply
 
-    def _reply(self, question: TokenSequence | str, timings: dict[str, float], started: float) -> Iterator[str]:
+    def _reply(self, question: _Said, timings: dict[str, float], started: float) -> Iterator[str]:
         """The reply in pieces of text, while the state is kept."""
         self._close()
         known = self._known(question)
@@ -312,27 +338,33 @@ class Dialogue:
     def _hear(self, said: "AudioLike | None") -> "_Hearing":
         """:raises AudioError: the recording cannot be read, or is empty or silent; nothing was listened to."""
         tokenizer = self._listener
-        pieces, state = self._pieces, self._hearing
-        self._pieces, self._hearing = [], None
+        pieces, state, measuring = self._pieces, self._hearing, self._measuring
+        self._pieces, self._hearing, self._measuring = [], None, None
         if said is None:
             if not pieces:
                 raise AudioError("Nothing was listened to. Give a recording, or pieces of one to listen to.")
             audio = Audio(torch.cat([p.samples for p in pieces], dim=-1), pieces[0].sample_rate)
             audio.check("what was said")
         else:
-            audio, state = self.model.recording(said).mono(), None
+            audio, state, measuring = self.model.recording(said).mono(), None, None
+        rest = audio.cut(audio.seconds)
         if not hasattr(tokenizer, "hear"):
-            return _Hearing(tokenizer.encode(audio), "", True)
-        if state is None:
-            (heard,) = tokenizer.hear(audio)
+            words, text, understood = tokenizer.encode(audio), "", True
         else:
-            (heard,) = tokenizer.hear(audio.cut(audio.seconds), state, final=True)
-        return _Hearing(tokenizer.tokens_of(heard), heard.text, heard.understood)
+            (heard,) = tokenizer.hear(audio) if state is None else tokenizer.hear(rest, state, final=True)
+            words, text, understood = tokenizer.tokens_of(heard), heard.text, heard.understood
+        manner = None
+        if self._manner is not None and understood:
+            sound = audio if measuring is None else rest
+            (delivery,) = self._manner.hear(sound, measuring, final=True, words=[text])
+            manner = self._manner.tokens_of(delivery, self._deliveries)
+            self._deliveries = [*self._deliveries, delivery][-_KNOWN:]
+        return _Hearing(_Said(words, manner), text, understood)
 
 
 @dataclass(frozen=True)
 class _Hearing:
-    tokens: TokenSequence
+    said: _Said
     text: str
     understood: bool
 

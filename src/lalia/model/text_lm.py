@@ -7,7 +7,7 @@ from lalia.checkpoints import fetch
 from lalia.errors import ConfigError, WeightsError
 from lalia.lm import HF, Linear, SpeechLM
 from lalia.recipe import Recipe, Stream
-from lalia.tokenizers import SoftText, Text, Transcript
+from lalia.tokenizers import Manner, SoftText, Text, Transcript
 
 __all__ = ["with_text_lm"]
 
@@ -36,7 +36,9 @@ def with_text_lm(recipe: Recipe, name: str) -> Recipe:
             return replace(stream, tokenizer=text)
         if isinstance(own, Transcript.Config):
             return replace(stream, tokenizer=replace(own, text=text))
-        return replace(stream, tokenizer=replace(own, text=name)) if isinstance(own, SoftText.Config) else stream
+        if isinstance(own, SoftText.Config | Manner.Config):
+            return replace(stream, tokenizer=replace(own, text=name))
+        return stream
 
     other: SpeechLM.Config = replace(
         lm, backbone=HF.Config(name), heads={**lm.heads, talk.reply: Linear.Config(tied=tied)}

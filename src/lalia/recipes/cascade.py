@@ -15,13 +15,16 @@ def cascade() -> Recipe:
     llm, text, talk = base.lms["llm"], base.streams["text"].tokenizer, base.talk
     assert isinstance(text, Text.Config)
     assert talk is not None
-    turns = Concat(tuple(Flat(s, closed=s == "text") for s in ("before", "question", "after", "text")))
+    talk = replace(talk, manner=None, by_sentence=True)
+    turns = Concat(tuple(Flat(s, closed=s == "text") for s in talk.streams))
+    words = {s: c for s, c in base.streams.items() if s != "manner"}
+    inputs = {s: c for s, c in llm.inputs.items() if s != "manner"}
     return replace(
         base,
         name="cascade",
         paper="the baseline of arXiv:2410.03751",
-        streams={**base.streams, "question": Stream(Transcript.Config(text), channel="user")},
-        lms={"llm": replace(llm, layout=turns, inputs={**llm.inputs, "question": Lookup(tied_to="text")})},
-        talk=replace(talk, by_sentence=True),
+        streams={**words, "question": Stream(Transcript.Config(text), channel="user")},
+        lms={"llm": replace(llm, layout=turns, inputs={**inputs, "question": Lookup(tied_to="text")})},
+        talk=talk,
         stages=(),
     )

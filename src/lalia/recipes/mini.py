@@ -8,7 +8,7 @@ from lalia.lm import HF, Linear, Lookup, Project, Sampler, Sampling, SpeechLM
 from lalia.nn.spectral import LogMel
 from lalia.recipe import Recipe, Stream, Talk
 from lalia.recipes.mini_gslm import GAN_RATE, mini_gslm
-from lalia.tokenizers import Letters, Phones, Pitch, SoftText, Text
+from lalia.tokenizers import Letters, Manner, Phones, Pitch, SoftText, Text
 from lalia.training import Trainer, TrainPart, TrainStage, TrainVocoder
 from lalia.vocoders import G2P, Chain, SourceVocos, UnitFastSpeech
 
@@ -21,13 +21,15 @@ SIZES: dict[str, Any] = {"upsample": 2, "dim": 384, "ffn_dim": 1024, "num_layers
 
 
 def mini() -> Recipe:
-    """Whisper's words with its doubts -> SmolLM2 -> letters -> phones -> units and pitch -> Vocos, 24 kHz."""
+    """Whisper's words with its doubts, and how they are said -> SmolLM2 -> letters -> units and pitch -> Vocos."""
     gslm = mini_gslm()
     gan: Any = gslm.stages[1].task
+    talk = Talk(manner="manner")
     text, around = Text.Config(LM, vocabulary_size=49152, end=2), Lookup(tied_to="text")
+    heard, same = Project.Config(identity=True), Project.Config(identity=True, tied_to="question")
     llm = SpeechLM.Config(
-        layout=Concat((Flat("before", closed=False), Flat("question"), Flat("after", closed=False), Flat("text"))),
-        inputs={"before": around, "question": Project.Config(identity=True), "after": around, "text": Lookup()},
+        layout=Concat(tuple(Flat(s, closed=s in ("question", "text")) for s in talk.streams)),
+        inputs={"before": around, "question": heard, "manner": same, "after": around, "text": Lookup()},
         backbone=HF.Config(LM),
         heads={"text": Linear.Config(tied=True)},
         sampler=Sampler(Sampling(temperature=0.0)),
@@ -42,6 +44,7 @@ def mini() -> Recipe:
         streams={
             **dict.fromkeys(("before", "after"), Stream(text, text="")),
             "question": Stream(SoftText.Config(text=LM), channel="user"),
+            "manner": Stream(Manner.Config(text=LM), channel="user"),
             "text": Stream(text),
             **gslm.streams,
             "pitch": Stream(Pitch.Config(voicing=True, normalize=None)),
@@ -50,7 +53,7 @@ def mini() -> Recipe:
         },
         lms={"llm": llm},
         vocoder=Chain.Config((G2P.Config("letters"), UnitFastSpeech.Config("phones", num_speakers=8)), vocos),
-        talk=Talk(),
+        talk=talk,
         stages=(
             TrainStage(name="spell", task=spell, train=("vocoder.stages.0.*",), trainer=RATE),
             TrainStage(name="utter", task=utter, train=("vocoder.stages.1.*",), trainer=RATE),

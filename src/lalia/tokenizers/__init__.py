@@ -14,6 +14,7 @@ from lalia.tokenizers.features import Features, Mel
 from lalia.tokenizers.inner_text import align_text
 from lalia.tokenizers.kmeans import assign, fit_kmeans
 from lalia.tokenizers.letters import Letters
+from lalia.tokenizers.manner import Manner
 from lalia.tokenizers.mimi import Mimi
 from lalia.tokenizers.phones import Phones
 from lalia.tokenizers.pitch_vq import PitchVQ
@@ -41,6 +42,7 @@ __all__ = [
     "Learns",
     "Letters",
     "Levelled",
+    "Manner",
     "Mel",
     "Mimi",
     "Phones",
