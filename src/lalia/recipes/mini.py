@@ -9,7 +9,7 @@ from lalia.nn.spectral import LogMel
 from lalia.recipe import Recipe, Stream, Talk
 from lalia.recipes.mini_gslm import GAN_RATE, mini_gslm
 from lalia.tokenizers import Letters, Manner, Phones, Pitch, SoftText, Text
-from lalia.training import Trainer, TrainPart, TrainStage, TrainVocoder
+from lalia.training import Trainer, TrainPart, TrainStage
 from lalia.vocoders import G2P, Chain, SourceVocos, UnitFastSpeech
 
 LM, VOICES = "smollm2-135m-instruct", ("af_heart", "am_michael", "af_bella")
@@ -22,9 +22,8 @@ SIZES: dict[str, Any] = {"upsample": 2, "dim": 384, "ffn_dim": 1024, "num_layers
 
 def mini() -> Recipe:
     """Whisper's words with its doubts, and how they are said -> SmolLM2 -> letters -> units and pitch -> Vocos."""
-    gslm = mini_gslm()
+    talk, gslm = Talk(manner="manner"), mini_gslm()
     gan: Any = gslm.stages[1].task
-    talk = Talk(manner="manner")
     text, around = Text.Config(LM, vocabulary_size=49152, end=2), Lookup(tied_to="text")
     heard, same = Project.Config(identity=True), Project.Config(identity=True, tied_to="question")
     llm = SpeechLM.Config(
@@ -35,8 +34,7 @@ def mini() -> Recipe:
         sampler=Sampler(Sampling(temperature=0.0)),
     )
     vocos = SourceVocos.Config("units", **SPEAKS, **SIZES)
-    judged = replace(gan.gan, mel=LogMel.Config(24000, bins=100), warmup_steps=1500)
-    sound: TrainVocoder = replace(gan, gan=judged, voices=VOICES)
+    sound = replace(gan, voices=VOICES, gan=replace(gan.gan, mel=LogMel.Config(24000, bins=100), warmup_steps=1500))
     spell, utter = TrainPart("phones", max_tokens=6000), TrainPart("units", max_tokens=3000, voices=VOICES)
     return Recipe(
         name="mini",
