@@ -72,10 +72,10 @@ _MANNERS: Mapping[str, Mapping[str, float]] = {
 """By how much the mean of a measure is another in each: what a listener notices, and no more than twice that."""
 
 _WORDS: Mapping[str, str] = {
-    "whispered": "softly",
-    "quiet": "softly",
+    "whispered": "gently",
+    "quiet": "gently",
     "loud": "calmly",
-    "slow": "slowly",
+    "slow": "patiently",
     "fast": "briefly",
     "high": "cheerfully",
     "low": "kindly",
@@ -85,8 +85,8 @@ _WORDS: Mapping[str, str] = {
 class Manner(Configurable, Fetched, nn.Module):
     """How something is said, as a request that is added to it [B, S, D]; nothing where it is said as usual.
 
-    A text LM answers words. Told that somebody whispers, a small one talks about whispering; asked to answer softly, it
-    does. So each manner has an adverb, and the stream holds the embeddings of " Please answer softly.", with the
+    A text LM answers words. Told that somebody whispers, a small one talks about whispering; asked to answer gently, it
+    does. So each manner has an adverb, and the stream holds the embeddings of " Please answer gently.", with the
     expectation of those of the adverbs under the probabilities of the manners, as ``SoftText`` has for words.
 
     A manner shifts the mean of one or two measures of ``Delivery``, which are normal with a variance between and within
