@@ -18,7 +18,7 @@ from lalia import load
 from lalia.audio import Audio
 from lalia.cli.console import tell
 from lalia.encoders.delivery import MEASURES, Delivery, DeliveryMeter
-from lalia.errors import LaliaError
+from lalia.errors import DataError, LaliaError
 
 RATE, FRAME = 16000, 640
 PAUSE, AROUND = 6, 5
@@ -51,6 +51,7 @@ def pace(said: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 def norms(folder: Path) -> None:
     """
+    :raises DataError: there is too little speech.
     :raises LaliaError: a recording cannot be read, or mini cannot be had.
     """
     mini, meter = load("mini"), DeliveryMeter()
@@ -74,6 +75,8 @@ def norms(folder: Path) -> None:
             if len(pair) == 2
         ]
         usual = [pair for pair in usual if not any(map(math.isnan, pair))]
+        if not usual:
+            raise DataError(f"{folder} has no two phrases of one speaker with a {name}. Give more recordings.")
         values = list(chain(*usual))
         within = fmean((a - b) ** 2 for a, b in usual) / 2
         between = max(pvariance(values) - within, 0.0)

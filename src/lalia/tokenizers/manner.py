@@ -56,8 +56,9 @@ _NORMS: Mapping[str, _Norm] = {
     "voicing": _Norm(0.84, 0.0, 0.10),
     "harmonicity": _Norm(0.64, 0.0, 0.09),
 }
-"""Of phrases of 251 speakers, by ``runs/mini/manner.py``; but microphones at home differ more than the 2.8 dB of those
-recordings, which were levelled. Whether there is voice in speech is not a matter of habit.
+"""Of two phrases of each of 251 speakers, the rate of 145 phrases in all, as ``runs/mini/manner.py`` measures them; but
+microphones at home differ more than the 2.8 dB of those recordings, which were levelled. Whether there is voice in
+speech is not a matter of habit.
 """
 
 _MANNERS: Mapping[str, Mapping[str, float]] = {
