@@ -51,6 +51,8 @@ class DistillText(Task):
             raise RecipeError(
                 f"{where} distils LM {self.lm!r}, but there is {', '.join(system.lms) or 'none'}. Name one of them."
             )
+        if self.reply_tokens < 1:
+            raise RecipeError(f"{where} compares replies of {self.reply_tokens} tokens. Give at least 1.")
         lm = self._config(system)
         wanted = (
             (self.heard, isinstance(lm.inputs.get(self.heard), Project.Config), "enter through a Project"),

@@ -116,10 +116,11 @@ def test_the_input_learns_and_nothing_else(lm: SpeechLM) -> None:
         ({"heard": "before"}, "needs stream 'before' of the LM to enter through a Project"),
         ({"place": "question"}, "needs stream 'question' of the LM to enter by a Lookup"),
         ({"reply": "after"}, "needs stream 'after' of the LM to have a Linear head"),
+        ({"reply_tokens": 0}, "compares replies of 0 tokens. Give at least 1"),
         ({"typed": "letters"}, "needs a stream 'letters' of the same codes as 'before'"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes: dict[str, str], message: str) -> None:
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     recipe = find("mini")
     stages = tuple(
         replace(s, task=DistillText(**changes)) if isinstance(s.task, DistillText) else s for s in recipe.stages
