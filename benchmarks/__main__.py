@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cases import CASES, Case, find
-from benchmarks.measure import Failed, Machine, Probe, Result, Works, measure, measure_works
-from benchmarks.report import as_data, heading, table, works_table
+from benchmarks.measure import Failed, Machine, Probe, measure, measure_works
+from benchmarks.report import Measured, as_data, heading, table, turns_table, works_table
+from benchmarks.turns import measure_turns
 from lalia.files import atomic_write
+
+_TABLES = {"recipes": works_table, "chat": turns_table}
+"""Of the groups that have another than the others."""
 
 
 def main() -> int:
@@ -24,7 +28,9 @@ def main() -> int:
     )
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument("--quick", action="store_true", help="less work in a round, and 3 rounds")
-    parser.add_argument("--rounds", type=int, help="turns of each side (default: 7, with --quick 3)")
+    parser.add_argument(
+        "--rounds", type=int, help="turns of each side (default: 7, with --quick 3; chat: a question each)"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each side (default: all cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round to a file, too")
     options = parser.parse_args()
@@ -43,23 +49,25 @@ def main() -> int:
 
     machine = Machine.here(options.threads)
     print(heading(machine), flush=True)
-    results: dict[str, Result | Works | str] = {}
+    results: dict[str, Measured] = {}
     with Probe(options.threads) as probe:
         for group in groups:
             members = [case for case in cases if case.group == group]
             for case in members:
-                how = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "tell": _teller(case)}
+                how = {"threads": options.threads, "quick": options.quick, "tell": _teller(case)}
                 try:
                     if group == "recipes":
-                        results[case.label] = measure_works(case, **how)
+                        results[case.label] = measure_works(case, rounds=rounds, **how)
+                    elif group == "chat":
+                        results[case.label] = measure_turns(case, **how)
                     else:
-                        results[case.label] = measure(case, probe, **how)
+                        results[case.label] = measure(case, probe, rounds=rounds, **how)
                 except Failed as error:
                     results[case.label] = str(error)
             if members:
                 _clear()
-                made = works_table(members, results) if group == "recipes" else table(members, results)
-                print("\n" + made, flush=True)
+                shown = _TABLES.get(group, table)(members, results)
+                print("\n" + shown, flush=True)
     if options.json is not None:
         with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(as_data(machine, results), indent=1) + "\n", encoding="utf-8")

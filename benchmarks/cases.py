@@ -8,8 +8,8 @@ from lalia.recipes import names
 
 __all__ = ["CASES", "Aim", "Case", "Quantity", "find"]
 
-Quantity = Literal["tokens/s", "frames/s", "x real time", "real-time factor"]
-"""Work per second (all but the last), or seconds of computing per second of sound."""
+Quantity = Literal["tokens/s", "frames/s", "x real time", "real-time factor", "ms"]
+"""Work per second, seconds of computing per second of sound, or milliseconds to wait."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,19 @@ def _decode(precision: Literal["fp32", "bf16", "int8"]) -> Case:
     )
 
 
+def _chat() -> Case:
+    return Case(
+        "chat",
+        "mini",
+        "chatting",
+        "the cascade of the same parts: recogniser, text LM, sentences read out",
+        "ms",
+        Aim("ratio", 2.5),
+        {"questions": None},
+        {"questions": 8},
+    )
+
+
 def _vocode(name: str, vocoder: Literal["vocos", "hifigan"], chunk_seconds: float | None = None) -> Case:
     return Case(
         "vocode",
@@ -178,6 +191,7 @@ CASES = (
     _decode("fp32"),
     _decode("bf16"),
     _decode("int8"),
+    _chat(),
     _vocode("vocos whole", "vocos"),
     _vocode("vocos streaming", "vocos", 0.1),
     _vocode("hifigan whole", "hifigan"),

@@ -6,11 +6,16 @@ from typing import Any
 
 from benchmarks.cases import Case
 from benchmarks.measure import Machine, Result, Spread, Work, Works
+from benchmarks.turns import Interval, Turns
 
-__all__ = ["as_data", "heading", "table", "works_table"]
+__all__ = ["Measured", "as_data", "heading", "table", "turns_table", "works_table"]
+
+Measured = Result | Works | Turns | str
+"""What came out of a case, or why nothing did."""
 
 _COLUMNS = ("", "lalia", "peer", "times faster", "by CPU time", "aim", "machine's limit", "reached", "peak memory")
 _CLOCK = "real-time factor"
+_TURN_COLUMNS = ("", "lalia", "peer", "times faster", "aim")
 _WORK_COLUMNS = ("", "steps/s", "tokens/s", "real-time factor", "peak memory")
 
 
@@ -24,7 +29,7 @@ def heading(machine: Machine) -> str:
     return "\n".join(lines)
 
 
-def table(cases: Sequence[Case], results: Mapping[str, Result | Works | str]) -> str:
+def table(cases: Sequence[Case], results: Mapping[str, Measured]) -> str:
     """The table of one group.
 
     :param results: by label; a string is why there is none.
@@ -42,7 +47,7 @@ def table(cases: Sequence[Case], results: Mapping[str, Result | Works | str]) ->
     return f"{first.group}: {first.quantity} (median, least to most), beside {peers}\n" + _align(rows)
 
 
-def works_table(cases: Sequence[Case], results: Mapping[str, Result | Works | str]) -> str:
+def works_table(cases: Sequence[Case], results: Mapping[str, Measured]) -> str:
     """The table of a group whose cases have several works each."""
     rows: list[tuple[str, ...]] = [_WORK_COLUMNS]
     for case in cases:
@@ -54,6 +59,24 @@ def works_table(cases: Sequence[Case], results: Mapping[str, Result | Works | st
                 (f"{case.name}: {n}", *_work_cells(w), f"{_mebi(result.peak)} MiB") for n, w in result.works.items()
             ]
     return f"{cases[0].group}, in their tiny forms (median, least to most)\n" + _align(rows)
+
+
+def turns_table(cases: Sequence[Case], results: Mapping[str, Measured]) -> str:
+    """The table of one case: a line for each part of the way to the first sound."""
+    (case,) = cases
+    result = results[case.label]
+    if not isinstance(result, Turns):
+        return f"{case.group}: {case.quantity}\n  not measured: {result}"
+    rows: list[tuple[str, ...]] = [_TURN_COLUMNS]
+    for name, part in result.parts.items():
+        last = name == list(result.parts)[-1] and case.aim is not None
+        aim = f">= {case.aim.number:g}x faster {'met' if result.reached else 'MISSED'}" if last and case.aim else ""
+        rows.append((name, *(_interval(x) for x in (*part.value, part.speed)), aim))
+    told = (
+        f"{case.group}: {case.quantity} from the end of a question (median, 95 % interval over {result.understood} of "
+        f"{result.asked} questions), beside {case.peer}; peak memory {' / '.join(map(_mebi, result.peak))} MiB"
+    )
+    return told + "\n" + _align(rows)
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> str:
@@ -104,6 +127,10 @@ def _mebi(size: int) -> str:
     return f"{size / 2**20:.0f}"
 
 
+def _interval(interval: Interval) -> str:
+    return f"{_number(interval.value)} [{_number(interval.low)}, {_number(interval.high)}]"
+
+
 def _spread(spread: Spread) -> str:
     return f"{_number(spread.median)} ({_number(spread.low)} to {_number(spread.high)})"
 
@@ -114,7 +141,7 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
 
 
-def as_data(machine: Machine, results: Mapping[str, Result | Works | str]) -> dict[str, Any]:
+def as_data(machine: Machine, results: Mapping[str, Measured]) -> dict[str, Any]:
     """Everything, round by round, as JSON data."""
     return {
         "machine": asdict(machine),

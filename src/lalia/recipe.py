@@ -208,9 +208,13 @@ class Recipe(Configuration):
         return self.channels_of(self.streams)
 
     def channels_of(self, names: Iterable[str]) -> tuple[str | None, ...]:
-        """The same of some streams only."""
-        named = dict.fromkeys(self.streams[n].channel for n in names)
+        """The same of some streams only; what always holds the same is on nobody's side."""
+        named = dict.fromkeys(self.streams[n].channel for n in names if self.streams[n].text is None)
         return tuple(sorted(named, key=lambda c: c is not None))
+
+    def stages_of(self, name: str | None) -> tuple[TrainStage, ...]:
+        """The stages of a run: one by its name, or all but those that fit a trained model to something else."""
+        return tuple(s for s in self.stages if s.name == name or (name is None and s.init is None))
 
     @property
     def speech_stream(self) -> str:

@@ -22,13 +22,14 @@ from lalia.recipe import Recipe
 from lalia.recipes import find, names
 from lalia.train.conversations import make_conversations
 from lalia.train.material import Material
+from lalia.train.needs import streams_of_stages
 from lalia.train.preparing import RecipeStreams
 from lalia.training import Trainer, TrainStage
 from lalia.training.gradients import mean_losses
 
 SPEECH = Path(__file__).parents[2].parent / "shared/data/librispeech-mini"
-_STEPS = {"PredictTokens": 12, "TrainVocoder": 30, "TrainPart": 12}
-_RATES = {"PredictTokens": 3e-3, "TrainVocoder": 2e-3, "TrainPart": 3e-3}
+_STEPS = {"PredictTokens": 12, "TrainVocoder": 30, "TrainPart": 12, "DistillText": 6}
+_RATES = {"PredictTokens": 3e-3, "TrainVocoder": 2e-3, "TrainPart": 3e-3, "DistillText": 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +39,16 @@ def recordings(corpus: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def material(recordings: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Material]:
+def material(recordings: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Material]:
     """The recordings as the streams of a recipe, with made-up texts."""
 
-    def make(recipe: Recipe) -> Material:
+    def make(recipe: Recipe, stage: str | None = None) -> Material:
         folder = tmp_path_factory.mktemp(recipe.name)
         manifest = Manifest([_with_words(u) for u in discover(recordings)])
-        if len(recipe.channels) > 1:
+        names = streams_of_stages(recipe, stage)
+        if len(recipe.channels if stage is None else recipe.channels_of(names)) > 1:
             manifest = make_conversations(manifest, folder / "conversations", sample_rate=16000)
-        maker = RecipeStreams(recipe)
+        maker = RecipeStreams(recipe, names=names)
         maker.learn(manifest)
         tokenize_corpus(manifest, maker, folder)
         maker.save(folder)
@@ -130,7 +132,8 @@ def test_tiny_form(name: str, material: Any, recordings: list[Path], tmp_path: P
     for stage in recipe.stages:
         # Each from the beginning: what an earlier stage has learned well on so little, a later one can only disturb.
         model = Model(recipe, learned=held.learned, identities=held.identities)
-        first, last = learn(model, stage, held, tmp_path / stage.name)
+        own = held if stage.init is None else material(recipe, stage.name)
+        first, last = learn(model, stage, own, tmp_path / stage.name)
         assert last < first, stage.name
     model.module.eval()
     clip = next(u.path for u in discover(recordings))

@@ -27,7 +27,12 @@ def train(
         list[str] | None,
         typer.Option("--tokenizer", metavar="STREAM=NAME", help="A saved tokenizer in place of a stream's own."),
     ] = None,
-    init: Annotated[str | None, typer.Option(help="A model to begin with, as far as its weights fit.")] = None,
+    lm: Annotated[
+        str | None, typer.Option("--lm", help="Another text LM in the recipe: a directory, or a hub id.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="A model to begin with, as far as its weights fit. [default: the stage's]")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the GPU by default where there is one.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random. [default: the recipe's]")] = None,
@@ -47,6 +52,7 @@ def train(
             tiny=tiny,
             tokenizers=pairs_of("--tokenizer", tokenizers, "codes=my-codec"),
             overrides=overrides_of(settings, "lms.ulm.backbone.num_layers=4"),
+            lm=lm,
             init=init,
             resume=resume,
             seed=seed,

@@ -78,6 +78,10 @@ class Linear(CellHead):
         """The rows of the vocabulary that a codebook's ids have."""
         return self.vocabulary.rows(self._rows_of, codebook)
 
+    def scope(self, codebook: int) -> range:
+        """The rows over which the softmax of a codebook runs: what cannot come has no part in it, as in ``draw``."""
+        return range(self.vocabulary.size) if self.joint else self.rows(codebook)[: self.num_ids[codebook]]
+
     def logits(self, hidden: Tensor, rows: range) -> Tensor:
         """[n, D] to [n, V] over some rows of the vocabulary."""
         if self._int8 is not None:
@@ -95,12 +99,10 @@ class Linear(CellHead):
         flat = hidden.reshape(-1, hidden.shape[-1])
         out = []
         for k in range(present.shape[1]):
-            own = self.rows(k)
-            # What cannot come has no part in it, as in `draw`.
-            scope = range(self.vocabulary.size) if self.joint else own[: self.num_ids[k]]
+            scope = self.scope(k)
             # Only the cells that exist go through the output matrix: no work is spent on padding.
             at = present[:, k].reshape(-1).nonzero()[:, 0]
-            ids = values[:, k].reshape(-1)[at] + (own.start - scope.start)
+            ids = values[:, k].reshape(-1)[at] + (self.rows(k).start - scope.start)
             nll = self._nll(flat if len(at) == len(flat) else flat.index_select(0, at), ids, scope)
             out.append(nll.new_zeros(len(flat)).index_copy(0, at, nll).view_as(present[:, k]))
         return torch.stack(out, dim=1)

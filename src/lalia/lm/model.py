@@ -25,7 +25,7 @@ from lalia.nn.dual_tower import DualTower
 from lalia.nn.masks import Mask
 from lalia.nn.transformer import Transformer
 from lalia.streaming import State
-from lalia.streams import Streams, StreamSpec
+from lalia.streams import Streams, StreamSpec, TokenSequence
 
 __all__ = ["SpeechLM"]
 
@@ -123,6 +123,20 @@ class SpeechLM(Configurable, nn.Module):
         head = self.heads[stream]
         assert isinstance(head, Head)
         return head
+
+    def input(self, stream: str) -> Project:
+        """What a stream of features enters through."""
+        project = self.inputs[_key(stream)]
+        assert isinstance(project, Project)
+        return project
+
+    def without_start(self, text: TokenSequence) -> TokenSequence:
+        """A text that a dialogue begins with [B, 1, T], from its second token on where its first is the one that the
+        language model begins with anyway.
+        """
+        start = getattr(self.backbone, "start_id", None)
+        begins = start is not None and text.num_tokens and bool((text.values[:, 0, 0] == start).all())
+        return text.cut(1) if begins else text
 
     def cell_head(self, stream: str) -> CellHead:
         """The head of a stream whose cells can have weights.

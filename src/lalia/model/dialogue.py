@@ -165,11 +165,9 @@ class Dialogue:
 
     def _begin(self) -> tuple[State, int]:
         """The state after the instructions, where the user is to speak."""
-        ids = self._ids(self._template.system[0] + self._system + self._template.system[1])
-        if len(ids) and int(ids[0]) == getattr(self.lm.backbone, "start_id", None):
-            # The language model begins with it.
-            ids = ids[1:]
-        return absorb(self.lm, {self.talk.before: _tokens(ids)}), len(ids) + 1
+        text = self._text.encode(self._template.before(self._system), special=True)
+        text = self.lm.without_start(text)
+        return absorb(self.lm, {self.talk.before: text}), text.num_tokens + 1
 
     def _ids(self, text: str) -> Tensor:
         return self._text.encode(text, special=True).values[0, 0]

@@ -24,7 +24,7 @@ from lalia.model.scoring import Scores, score
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.text_lm import with_text_lm
 from lalia.model.voices import find_voice
-from lalia.model.weights import assign_tensors, load_tensors, tensors_of
+from lalia.model.weights import TOKENIZERS, assign_tensors, load_tensors, split_tensors, tensors_of
 from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.recipe import Recipe, build_lms
@@ -39,9 +39,6 @@ _PIECE_SECONDS = 120.0
 """Sound is encoded in pieces of this length, where it is longer than a few of them."""
 
 _LONGEST_SECONDS = 600.0
-
-_TOKENIZERS = "tokenizers."
-"""Before the names of what the tokenizers learned."""
 
 
 class Model:
@@ -102,7 +99,7 @@ class Model:
         recipe, more = read_description(folder, "recipe", trust=trust)
         if not isinstance(recipe, Recipe):
             raise CheckpointError(f"{folder / DESCRIPTION} holds no recipe. Name the directory of a model.")
-        tensors, learned = _split(read_weights(folder))
+        tensors, learned = split_tensors(read_weights(folder))
         fetched = tuple(more.get("fetched", ()))
         if lm is not None:
             recipe, own = with_text_lm(recipe, lm), f"lms.{recipe.talk.lm if recipe.talk else ''}."
@@ -156,7 +153,7 @@ class Model:
             for n, t in tensors_of(self.module).items()
             if not matches(n, self.fetched)
         }
-        tensors |= {f"{_TOKENIZERS}{s}.{n}": t for s, part in self.learned.items() for n, t in part.items()}
+        tensors |= {f"{TOKENIZERS}{s}.{n}": t for s, part in self.learned.items() for n, t in part.items()}
         write_weights(folder, tensors)
         # The description last: a directory without it is not taken for a model.
         more = {"fetched": list(self.fetched)} if self.fetched else {}
@@ -176,7 +173,7 @@ class Model:
 
         :raises CheckpointError: a tensor is missing, unknown or of another shape.
         """
-        load_tensors(self.module, _split(read_weights(Path(folder)))[0], str(folder), fetched=self.fetched)
+        load_tensors(self.module, split_tensors(read_weights(Path(folder)))[0], str(folder), fetched=self.fetched)
 
     def quantize(self) -> None:
         """Put the language models into 8 bits, in place, for inference: a quarter of the memory; see ``quantize_``.
@@ -463,16 +460,6 @@ class Model:
         stream = self.speech_stream
         lm = self._lm(stream)
         return score(lm, stream, self._speech(audio)[stream])
-
-
-def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """What is in a file: the weights of the model, and those of its tokenizers by stream."""
-    own = {n: t for n, t in tensors.items() if not n.startswith(_TOKENIZERS)}
-    learned: dict[str, dict[str, Tensor]] = {}
-    for name in tensors.keys() - own.keys():
-        stream, part = name.removeprefix(_TOKENIZERS).split(".", 1)
-        learned.setdefault(stream, {})[part] = tensors[name].float()
-    return own, learned
 
 
 def _device(module: nn.Module) -> torch.device:

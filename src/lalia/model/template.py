@@ -1,11 +1,13 @@
 """The template of a conversation: what stands around the turns, as the text LM was taught."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lalia.errors import ConfigError
+from lalia.recipe import Recipe
 
-__all__ = ["Template"]
+__all__ = ["Template", "templated"]
 
 _SYSTEM, _USER, _REPLY, _AGAIN = "\ue000", "\ue001", "\ue002", "\ue003"
 """Characters of the private use area, which no text has, to find again what is between them."""
@@ -23,6 +25,10 @@ class Template:
     system: tuple[str, str]
     reply: str
     again: str
+
+    def before(self, instructions: str) -> str:
+        """All that stands before the first turn of the user."""
+        return self.system[0] + instructions + self.system[1]
 
     @classmethod
     def of(cls, tokenizer: Any, name: str) -> "Template":
@@ -53,3 +59,20 @@ class Template:
                 "Choose a model that was taught to talk."
             ) from None
         return cls((before, first), reply, again)
+
+
+def templated(recipe: Recipe, names: Collection[str], tokenizer: Callable[[str], Any]) -> Recipe:
+    """The recipe whose streams around a turn always hold the template, as a conversation begins with it.
+
+    :param names: the streams that are needed: without these, nothing is changed.
+    :param tokenizer: gives the tokenizer of a stream by name.
+    :raises ConfigError: the text LM's template does not fit.
+    """
+    talk = recipe.talk
+    if talk is None or not {talk.before, talk.after} & set(names):
+        return recipe
+    text = tokenizer(talk.before)
+    template = Template.of(text.tokenizer, text.config.name)
+    held = {talk.before: template.before(talk.system), talk.after: template.reply}
+    streams = {n: replace(s, text=held[n]) if n in held else s for n, s in recipe.streams.items()}
+    return replace(recipe, streams=streams)

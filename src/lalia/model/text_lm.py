@@ -1,6 +1,7 @@
 """Another text LM in a model that is talked to: nothing else changes, for what it hears is its own embeddings."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lalia.checkpoints import fetch
@@ -9,16 +10,22 @@ from lalia.lm import HF, Linear, SpeechLM
 from lalia.recipe import Recipe, Stream
 from lalia.tokenizers import Manner, SoftText, Text, Transcript
 
-__all__ = ["with_text_lm"]
+__all__ = ["fetched_of", "with_text_lm"]
+
+
+def fetched_of(lm: str) -> tuple[str, ...]:
+    """Patterns of the weights of a language model that come with its pretrained backbone, by its name in the recipe."""
+    return tuple(f"lms.{lm}.{part}" for part in ("start", "backbone.*", "tables.*", "heads.*"))
 
 
 def with_text_lm(recipe: Recipe, name: str) -> Recipe:
     """The recipe over another text LM.
 
     Soft text is made of the LM's own embeddings, and the speech decoder reads letters: an LM of any size and vocabulary
-    fits without training.
+    fits without training. A stage of ``DistillText`` fits what it hears to it more closely.
 
-    :param name: known weights, a directory, or a hub id, of a causal LM that was taught to talk.
+    :param name: known weights, a directory, or a hub id, of a causal LM that was taught to talk. A directory is kept
+        with its full path.
     :raises ConfigError: the recipe has no text LM that is talked to.
     :raises WeightsError: there is no such LM.
     """
@@ -26,6 +33,8 @@ def with_text_lm(recipe: Recipe, name: str) -> Recipe:
     lm = recipe.lms.get(talk.lm) if talk is not None else None
     if talk is None or lm is None or not isinstance(lm.backbone, HF.Config):
         raise ConfigError(f"Model {recipe.name!r} is not talked to by a text LM. Leave out the other LM.")
+    place = Path(name).expanduser()
+    name = str(place.resolve()) if place.is_dir() else name
     config = _config(name)
     text = Text.Config(name, vocabulary_size=config.vocab_size, end=_end(config, name))
     tied = bool(getattr(config, "tie_word_embeddings", False))
@@ -37,7 +46,7 @@ def with_text_lm(recipe: Recipe, name: str) -> Recipe:
         if isinstance(own, Transcript.Config):
             return replace(stream, tokenizer=replace(own, text=text))
         if isinstance(own, SoftText.Config | Manner.Config):
-            return replace(stream, tokenizer=replace(own, text=name))
+            return replace(stream, tokenizer=replace(own, text=name, dim=_width(config)))
         return stream
 
     other: SpeechLM.Config = replace(
@@ -58,6 +67,11 @@ def _config(name: str) -> Any:
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise WeightsError(f"{name!r} is no language model that can be read ({reason}). Name another.") from None
+
+
+def _width(config: Any) -> int:
+    """Of the embeddings; OPT has some that are narrower than its layers."""
+    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
 
 
 def _end(config: Any, name: str) -> int:

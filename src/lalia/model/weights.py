@@ -8,7 +8,20 @@ from torch import Tensor, nn
 from lalia.errors import CheckpointError
 from lalia.store import matches
 
-__all__ = ["assign_tensors", "load_tensors", "tensors_of"]
+__all__ = ["TOKENIZERS", "assign_tensors", "load_tensors", "split_tensors", "tensors_of"]
+
+TOKENIZERS = "tokenizers."
+"""Before the names of what the tokenizers learned."""
+
+
+def split_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """What is in a file: the weights of the model, and those of its tokenizers by stream."""
+    own = {n: t for n, t in tensors.items() if not n.startswith(TOKENIZERS)}
+    learned: dict[str, dict[str, Tensor]] = {}
+    for name in tensors.keys() - own.keys():
+        stream, part = name.removeprefix(TOKENIZERS).split(".", 1)
+        learned.setdefault(stream, {})[part] = tensors[name].float()
+    return own, learned
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

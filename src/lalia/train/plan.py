@@ -1,6 +1,6 @@
 """What a run is to be: the recipe as it will be trained, on the data that there are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,12 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-def _on_streams(recipe: Recipe, material: Material, needed: set[str], tiny: bool, tell: Tell) -> Recipe:
+def _on_streams(recipe: Recipe, material: Material, needed: Collection[str], tiny: bool, tell: Tell) -> Recipe:
     """The recipe over the tokenizers of the data."""
     streams = dict(recipe.streams)
     for name, stream in streams.items():
         if name not in material.info:
-            if name not in needed or slices_of(recipe.streams, name):
+            if name not in needed:
                 continue
             raise DataError(
                 f"{material.folders[0]} has no stream {name!r}, which {recipe.name!r} needs; it has "

@@ -28,14 +28,14 @@ from lalia.data import (
 from lalia.errors import DataError
 from lalia.listening import Listener
 from lalia.model import HeldTokenizers, is_duplex, save_tokenizer
-from lalia.recipe import Recipe, slices_of
+from lalia.model.template import templated
+from lalia.recipe import Recipe
 from lalia.train.completing import complete
 from lalia.train.learning import begun_with, learn, level_of
 from lalia.train.material import TOKENIZERS
 from lalia.train.needs import streams_of_stages
 from lalia.train.tokenizers import with_bundled
 from lalia.training.distributed import is_main, sum_floats
-from lalia.vocoders import Chain
 
 __all__ = ["RecipeStreams", "prepare_all"]
 
@@ -72,10 +72,9 @@ def prepare_all(
     found = {folder: discover([folder]) for folder in raw}
     if tiny:
         recipe, ready = with_bundled(recipe, ready, tell)
-    names = _needed(recipe, stage)
-    places = {folder: _place(recipe, names, folder, found, tiny, ready) for folder in raw}
+    maker = RecipeStreams(recipe, ready, names=streams_of_stages(recipe, stage))
+    places = {folder: _place(maker.recipe, maker.names, folder, found, tiny, ready) for folder in raw}
     if is_main():
-        maker = RecipeStreams(recipe, ready, names=names)
         for folder in folders:
             maker.begun_with(places.get(folder, folder))
         manifests = {}
@@ -136,9 +135,9 @@ class RecipeStreams:
         *,
         names: Sequence[str] | None = None,
     ) -> None:
-        self.recipe = recipe
         self.tokenizer = HeldTokenizers(recipe.streams, ready=ready)
-        self.names = _needed(recipe) if names is None else tuple(names)
+        self.names = streams_of_stages(recipe, None) if names is None else tuple(names)
+        self.recipe = recipe = templated(recipe, self.names, self.tokenizer)
         self.listener = Listener(recipe.streams, self.tokenizer)
         self._order = recipe.channels_of(self.names)
         self._by_turns = not is_duplex(recipe)
@@ -224,21 +223,6 @@ def _turn(audio: Audio) -> tuple[float, float]:
     if not len(loud):
         return 0.0, audio.seconds
     return int(loud[0]) / audio.sample_rate, (int(loud[-1]) + 1) / audio.sample_rate
-
-
-def _needed(recipe: Recipe, stage: str | None = None) -> tuple[str, ...]:
-    """The streams that some language model reads or predicts, or that the vocoder reads.
-
-    :param stage: as far as this one needs them.
-    """
-    used = {s for lm in recipe.lms.values() for s in (*lm.layout.streams, *lm.heads)}
-    used |= set() if recipe.vocoder is None else set(recipe.vocoder.reads)
-    if isinstance(recipe.vocoder, Chain.Config):
-        # What its parts make is what they learn to make.
-        used |= {s for stage in recipe.vocoder.stages for s in (stage.stream, *stage.made)}
-    used &= streams_of_stages(recipe, stage)
-    # What is stored in slices need not be stored whole.
-    return tuple(n for n in recipe.streams if n in used and not slices_of(recipe.streams, n))
 
 
 def _prepare(

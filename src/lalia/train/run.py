@@ -10,13 +10,15 @@ from filelock import FileLock, Timeout
 
 from lalia.config import Configuration, to_dict
 from lalia.device import device_of
-from lalia.errors import CheckpointError, OutputError, RecipeError
+from lalia.errors import OutputError, RecipeError
 from lalia.folders import output_folder
-from lalia.model import Model, find
+from lalia.model import Model
+from lalia.model.text_lm import with_text_lm
 from lalia.nn.lora import merge_lora, merged
 from lalia.recipe import Recipe
-from lalia.store import DESCRIPTION, read_weights
+from lalia.store import DESCRIPTION, matches, read_description
 from lalia.streams import Discrete
+from lalia.train.beginning import Beginning
 from lalia.train.material import Material
 from lalia.train.memory import remember
 from lalia.train.plan import Plan, check_overrides, lend, make_plan
@@ -41,6 +43,7 @@ def train(
     tiny: bool = False,
     tokenizers: Mapping[str, str | Path] | None = None,
     overrides: Mapping[str, str] | None = None,
+    lm: str | None = None,
     init: str | Path | None = None,
     resume: bool = False,
     seed: int | None = None,
@@ -60,8 +63,9 @@ def train(
         out, unless ``stage`` names one of them.
     :param tokenizers: saved ones or models, by the stream whose tokenizer they take the place of.
     :param overrides: fields of the recipe by dotted path, as YAML; stages by name or number.
-    :param init: a model to begin with: whatever of its weights has the name and the shape of one of this recipe's. A
-        run that has begun goes on from its own.
+    :param lm: a text LM in place of the recipe's: known weights, a directory or a hub id (see ``with_text_lm``).
+    :param init: a model to begin with: whatever of its weights has the name and the shape of one of this recipe's, and
+        what its tokenizers learned; that of the stage when not given. A run that has begun goes on from its own.
     :param resume: go on where a run stopped; the same settings give the same plan.
     :param seed: of everything random; the recipe's when not given.
     :param tell: called with what is worth knowing.
@@ -74,9 +78,15 @@ def train(
         say = tell if tell is not None and is_main() else _silent
         if stage is not None:
             _check_stage(recipe, stage)
+        if lm is not None:
+            recipe = with_text_lm(recipe, lm)
         if tiny:
             recipe = recipe.tiny()
+        elif init is None:
+            init = next((s.init for s in recipe.stages_of(stage)), None)
         recipe, ready = with_tokenizers(recipe, tokenizers or {})
+        begun = None if init is None else Beginning.of(init, recipe, lm=lm)
+        ready = ready if begun is None else begun.tokenizers(recipe, ready)
         check_overrides(recipe, overrides or {})
         material = Material.open(
             prepare_all(recipe, data, tiny=tiny, tell=say, ready=ready, stage=stage, progress=progress)
@@ -91,9 +101,9 @@ def train(
             for name, stream in plan.recipe.streams.items()
             if name in material.info and name not in material.learned and _learns(stream.tokenizer)
         ]
-        stages = tuple(s for s in plan.recipe.stages if stage in (None, s.name))
+        stages = plan.recipe.stages_of(stage)
         torch.manual_seed(stages[0].trainer.seed if stages else 0)
-        model = Model(plan.recipe, learned=material.learned, identities=material.identities)
+        model = _build(plan.recipe, material, begun)
         with claim(run, "stages/*") if is_main() else nullcontext():
             if is_main():
                 made_by = {n: material.identities[n] for n in plan.recipe.streams if n in material.identities}
@@ -105,7 +115,8 @@ def train(
                 )
                 for note in notes:
                     say(note)
-                _start(model, plan, material, run, init, say)
+                _start(model, plan, material, run, begun, say)
+                _keep_what_changes(model, stages)
             model.module.to(world.device)
             broadcast([*model.module.parameters(), *model.module.buffers()])
             for part in stages:
@@ -156,33 +167,37 @@ def claim(run: Path, checkpoints: str) -> Iterator[None]:
             lock.release()
 
 
+def _build(recipe: Recipe, material: Material, begun: Beginning | None) -> Model:
+    """The model, with what the tokenizers of the data learned, and for other streams those of what is begun with."""
+    held = {recipe.streams[n].tokenizer for n in material.info if n in recipe.streams}
+    others = {} if begun is None else begun.learned
+    lent = {n: tensors for n, tensors in others.items() if recipe.streams[n].tokenizer not in held}
+    return Model(recipe, learned={**lent, **material.learned}, identities=material.identities)
+
+
 def _start(
-    model: Model, plan: Plan, material: Material, run: Path, init: str | Path | None, tell: Callable[[str], None]
+    model: Model, plan: Plan, material: Material, run: Path, begun: Beginning | None, tell: Callable[[str], None]
 ) -> None:
     """What the model holds before the first step: what the run has so far, or what is to be begun with, or a vocoder
     that is ready.
     """
     if (run / DESCRIPTION).exists():
+        model.fetched = tuple(read_description(run, "recipe")[1].get("fetched", ()))
         model.load_tensors(run)
         return
     lend(plan, model, tell)
     model.take_decoders()
-    if init is not None:
-        _begin_with(model, find(init), tell)
+    if begun is not None:
+        begun.give(model, tell)
     if isinstance(model.vocoder, GriffinLim) and isinstance(model.vocoder.spec.kind, Discrete):
         _fit(model.vocoder, material, tell)
 
 
-def _begin_with(model: Model, folder: Path, tell: Callable[[str], None]) -> None:
-    """:raises CheckpointError: nothing there fits."""
-    own = model.module.state_dict()
-    there = {n: t for n, t in read_weights(folder).items() if n in own}
-    fitting = {n: t for n, t in there.items() if t.shape == own[n].shape}
-    if not fitting:
-        raise CheckpointError(f"{folder} has no weights that fit this recipe. Begin with a model of the same recipe.")
-    model.module.load_state_dict(fitting, strict=False)
-    left = f"; {len(there) - len(fitting)} of other shapes were left out" if len(fitting) < len(there) else ""
-    tell(f"Begun with {len(fitting)} of {len(own)} tensors of {folder}{left}")
+def _keep_what_changes(model: Model, stages: Sequence[TrainStage]) -> None:
+    """Let the model be saved with all that the stages train, also where it came as others published it."""
+    trained = ("*",) if any(s.lora for s in stages) else tuple(p for s in stages for p in s.train)
+    changed = [n for n in model.module.state_dict() if matches(n, trained)]
+    model.fetched = tuple(p for p in model.fetched if not any(matches(n, (p,)) for n in changed))
 
 
 def _fit(vocoder: GriffinLim, material: Material, tell: Callable[[str], None]) -> None:

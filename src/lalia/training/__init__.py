@@ -1,6 +1,7 @@
 """Training: stages, objectives, the loop and checkpoints."""
 
 from lalia.training.codec_task import TrainCodec
+from lalia.training.distill_text import DistillText
 from lalia.training.interleave import Interleave
 from lalia.training.loop import Progress, Trainer
 from lalia.training.protocols import Batches, Objective
@@ -8,6 +9,7 @@ from lalia.training.stages import PredictTokens, Task, TrainPart, TrainStage, Tr
 
 __all__ = [
     "Batches",
+    "DistillText",
     "Interleave",
     "Objective",
     "PredictTokens",

@@ -36,6 +36,8 @@ class TrainStage(Configuration):
     :param lora: adapters, which are trained in place of the maps that they adapt, and become part of them when the
         stage is over; ``train`` says what else is trained.
     :param data: folders of token shards, where not given on the command line.
+    :param init: a trained model that the stage fits to something else, and begins with where no other is given. It is
+        run when it is named, and not in a row with the others.
     """
 
     name: str
@@ -44,6 +46,7 @@ class TrainStage(Configuration):
     train: tuple[str, ...] = ("*",)
     data: tuple[str, ...] = ()
     lora: Lora | None = None
+    init: str | None = None
 
     def tiny(self) -> "TrainStage":
         trainer = self.trainer.tiny()

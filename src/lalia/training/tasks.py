@@ -28,7 +28,18 @@ from lalia.training.token_batches import TokenBatches, held_out
 from lalia.training.utterances import UtteranceBatches
 from lalia.vocoders import Chain, LearnsAlone, LearnsFromStreams, MelVocoder, Stage, UnitVocoder, Vocoder
 
-__all__ = ["Parts", "PredictTokens", "Prepared", "StageData", "Task", "TrainPart", "TrainVocoder"]
+__all__ = [
+    "Parts",
+    "PredictTokens",
+    "Prepared",
+    "StageData",
+    "System",
+    "Task",
+    "TrainPart",
+    "TrainVocoder",
+    "first_batches",
+    "if_any",
+]
 
 _HELD_OUT_BATCHES = 4
 """Of segments or utterances with sound, at an evaluation."""
@@ -177,7 +188,7 @@ class PredictTokens(Task):
                 interleave=self.interleave,
             )
 
-        validation = _if_any(data.dev, lambda dev: held_out(batches(dev, 0)))
+        validation = if_any(data.dev, lambda dev: held_out(batches(dev, 0)))
         return Prepared(NextToken(graph, self.weights, name=name), batches(data.train, seed), validation)
 
 
@@ -244,7 +255,7 @@ class TrainVocoder(Task):
                 analysis=analysis_of(vocoder, whole, recorded, self.mel) if isinstance(vocoder, MelVocoder) else None,
             )
 
-        validation = _if_any(data.dev, lambda dev: _first(batches(dev, 0)))
+        validation = if_any(data.dev, lambda dev: first_batches(batches(dev, 0)))
         return Prepared(self.gan.build(vocoder), batches(data.train, seed), validation)
 
 
@@ -340,7 +351,7 @@ class TrainPart(Task):
                 world=world_size(),
             )
 
-        validation = _if_any(data.dev, lambda dev: _first(batches(dev, 0)))
+        validation = if_any(data.dev, lambda dev: first_batches(batches(dev, 0)))
         return Prepared(PartLoss(whole, part), batches(data.train, seed), validation)
 
 
@@ -380,11 +391,12 @@ def _segments(
     )
 
 
-def _first(batches: Batches) -> list[Any]:
+def first_batches(batches: Batches) -> list[Any]:
+    """The first micro-batches, for validation."""
     return [micro for batch in islice(batches, _HELD_OUT_BATCHES) for micro in batch]
 
 
-def _if_any(dev: Recorded | None, make: Callable[[Recorded], list[Any]]) -> list[Any] | None:
+def if_any(dev: Recorded | None, make: Callable[[Recorded], list[Any]]) -> list[Any] | None:
     """Held-out batches, unless what is held out is too little to make one."""
     if dev is None:
         return None

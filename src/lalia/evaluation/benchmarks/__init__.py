@@ -1,7 +1,7 @@
 """Benchmarks of models that hear, answer and speak: what ``lalia eval`` runs."""
 
 from lalia.evaluation.benchmarks.base import Benchmark, Figure, Found
-from lalia.evaluation.benchmarks.bench import Bench
+from lalia.evaluation.benchmarks.bench import Bench, listened
 from lalia.evaluation.benchmarks.bundled import Question, questions, recordings, sentences
 from lalia.evaluation.benchmarks.evaluating import evaluate
 from lalia.evaluation.benchmarks.registry import BENCHMARKS, find, goals
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate",
     "find",
     "goals",
+    "listened",
     "questions",
     "recordings",
     "sentences",

@@ -11,13 +11,13 @@ from lalia.audio import Audio
 from lalia.data import Manifest
 from lalia.errors import LaliaError
 from lalia.evaluation.asr import Whisper
-from lalia.evaluation.benchmarks.base import Reply, Talks
+from lalia.evaluation.benchmarks.base import Conversation, Reply, Talks
 from lalia.evaluation.benchmarks.bundled import Question, questions
 from lalia.evaluation.dnsmos import DNSMOS, Quality
 from lalia.evaluation.protocols import Recognizer
 from lalia.evaluation.text import Normalizer, WhisperEnglish
 
-__all__ = ["Bench", "Exchange", "converse"]
+__all__ = ["Bench", "Exchange", "converse", "listened"]
 
 _RATE, _PIECE = 16_000, 0.1
 """Of the sound that is listened to, in Hz, and seconds of each piece."""
@@ -33,17 +33,21 @@ class Exchange:
     peer: Reply | None
 
 
-def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
-    """What was heard, and the whole reply, in a conversation that begins with it.
+def listened(model: Talks, said: Audio, **settings: Any) -> Conversation:
+    """A conversation that begins with a recording, all of which was listened to and none of which is answered yet.
 
-    The sound comes in pieces, as a microphone has them, so that a model can hear while the user speaks; the clock of
-    the reply begins when the last of it has come.
+    The sound comes in pieces, as a microphone has them, so that a model can hear while the user speaks.
     """
     talk = model.dialogue(**settings)
     said = said.to(_RATE)
     for i in range(math.ceil(said.seconds / _PIECE)):
         talk.listen(said.cut(i * _PIECE, _PIECE))
-    events = talk.turn()
+    return talk
+
+
+def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
+    """What was heard, and the whole reply, whose clock begins when the last of what is said has come."""
+    events = listened(model, said, **settings).turn()
     heard = next(events).text
     *_, last = events
     return heard, last.reply
