@@ -16,6 +16,7 @@ from lalia.model import Model
 from lalia.recipes import find
 from lalia.tokenizers import soft_text
 from lalia.train import train
+from lalia.train.needs import streams_of_stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAID = ("How far is the moon?", "Who wrote it?", "Name a sea.", "Why is it cold?", "What is a boat?", "Is it late?")
@@ -137,3 +138,10 @@ def test_it_is_run_only_when_it_is_named(spoken: Path, tmp_path: Path) -> None:
     assert [s.name for s in recipe.stages_of("adapt")] == ["adapt"]
     with pytest.raises(RecipeError, match="has no stage 'adopt'"):
         train(recipe, [spoken], tmp_path / "run", stage="adopt")
+
+
+def test_what_it_learns_from_is_the_words_and_the_template() -> None:
+    recipe = find("mini")
+    # How something is said has no text, and most speech has no manner at all.
+    assert streams_of_stages(recipe, "adapt") == ("before", "after", "question", "typed")
+    assert recipe.channels_of(streams_of_stages(recipe, "adapt")) == ("user",)

@@ -43,8 +43,7 @@ class DistillText(Task):
         return replace(self, reply_tokens=min(self.reply_tokens, 4), max_tokens=min(self.max_tokens, 512))
 
     def needs(self, system: System) -> tuple[str, ...] | None:
-        around = self._config(system).layout.streams
-        return (self.typed, *(s for s in around if s != self.reply))
+        return self._streams(self._config(system))
 
     def check(self, where: str, system: System) -> None:
         if (self.lm is None and len(system.lms) != 1) or (self.lm is not None and self.lm not in system.lms):
@@ -68,13 +67,18 @@ class DistillText(Task):
                 f"{where} needs a stream {self.typed!r} of the same codes as {self.place!r}. Give the recipe one."
             )
 
+    def _streams(self, lm: SpeechLM.Config) -> tuple[str, ...]:
+        """What is heard, the same as text, and the text around it; of what else the LM hears, there is nothing."""
+        around = (s for s in lm.layout.streams if isinstance(lm.inputs.get(s), Lookup) and s != self.reply)
+        return (self.typed, self.heard, *around)
+
     def _config(self, system: System) -> SpeechLM.Config:
         return system.lms[self.lm or next(iter(system.lms))]
 
     def prepare(self, parts: Parts, data: StageData, seed: int) -> Prepared:
         lm = parts.lms[self.lm or next(iter(parts.lms))]
         assert isinstance(lm, SpeechLM)
-        streams = (self.typed, *(s for s in lm.layout.streams if s != self.reply and s not in lm.layout.markers))
+        streams = self._streams(lm.config)
 
         def batches(recorded: Recorded, seed: int) -> StreamBatches:
             return StreamBatches(

@@ -37,8 +37,8 @@ class TextDistillation:
     token alone). ``hidden`` is the squared distance of the hidden states that the reply begins with, in units of
     the square of the teacher's.
 
-    A batch is ``{"streams": Streams}``: what was heard, the same as text, and the other streams of the layout, all but
-    the reply. The LM stays as it is: what learns is the input of what was heard.
+    A batch is ``{"streams": Streams}``: what was heard, the same as text, and what stands around it; of the other
+    streams of the layout there is nothing. The LM stays as it is: what learns is the input of what was heard.
 
     :param heard: the stream that is heard; the layout has it.
     :param typed: the stream of the same words as text.
@@ -97,7 +97,8 @@ class TextDistillation:
     def _both(self, streams: Streams) -> tuple[Streams, Streams]:
         """What stands before the reply where the words are spoken, and where they are typed."""
         lm, typed = self.lm, streams[self.typed]
-        spoken = {n: streams[n] for n in lm.layout.streams if n in streams}
+        given = (n for n in lm.layout.streams if n != self.reply and n not in lm.layout.markers)
+        spoken = {n: streams[n] if n in streams else nothing(lm.specs[n], len(typed)) for n in given}
         begin = lm.layout.streams[0]
         if begin != self.heard:
             spoken[begin] = lm.without_start(spoken[begin])
