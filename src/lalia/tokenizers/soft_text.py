@@ -20,7 +20,7 @@ from lalia.errors import ConfigError
 from lalia.streaming import State
 from lalia.streams import Continuous, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers.base import heard, identity_of
-from lalia.tokenizers.pauses import cut_at_pauses
+from lalia.tokenizers.pauses import cut_at_pauses, end_of_sound
 from lalia.tokenizers.spelling import Spelling
 from lalia.tokenizers.text import BYTES
 from lalia.tokenizers.widths import width_of_text
@@ -46,6 +46,9 @@ _NOBODY, _DOUBT, _NONSENSE = 0.75, -0.6, -1.6
 the words at most -0.7, or that under -2; of speech, also of half a second or at 5 dB below noise, under 0.7 and over
 -1.5.
 """
+
+_DRAFTS = 5
+"""Of what was heard for a draft, the part that is new when the next is made."""
 
 _LM_WEIGHT = 0.1
 """Of an LM's log-probability beside the recogniser's: anything from 0.1 to 0.5 chose alike on synthetic speech."""
@@ -92,7 +95,7 @@ class _Line:
     before: tuple[Transcript, ...] = ()
     draft: Transcript | None = None
     drafted: int = 0
-    """Samples of which ``draft`` was made."""
+    """Samples, up to the end of the sound, of which ``draft`` was made."""
 
 
 @dataclass
@@ -129,7 +132,7 @@ class SoftText(Configurable, nn.Module):
             weights that it takes for this, or what fills 30 s (``full``).
         :param silence: seconds of silence that are heard behind a short sound.
         :param longest: seconds of sound that are heard at once; what is longer is cut at pauses.
-        :param draft_every: seconds of new sound after which a stream makes a draft.
+        :param draft_every: seconds of new sound after which a stream makes a draft, at least.
         :param sure: the probability from which on a token is beyond doubt: words of such tokens enter as if typed.
         :param keep: likely tokens of each step over which the expectation goes.
         :param dim: D, where the name of the LM does not tell it.
@@ -254,8 +257,10 @@ class SoftText(Configurable, nn.Module):
     def hear(self, audio: Audio, state: SoftTextState | None = None, *, final: bool = False) -> list[Heard]:
         """What each row says, with what tells whether it was understood; of a stream that goes on, a draft of it.
 
-        A stream is read as it comes, every ``draft_every`` seconds, so that little is left to do at its end: one pass
-        of the encoder, and one of the decoder over all that the draft has right.
+        A stream is read as it comes: a draft is made at every pause, and every ``draft_every`` seconds of sound, or a
+        fifth of what is heard again for it, if that is more. So little is left to do at the end: nothing where only
+        silence came since the draft, and else one pass of the encoder, and one of the decoder over all that the draft
+        has right.
 
         :param audio, state, final: as for ``encode``.
         """
@@ -288,7 +293,7 @@ class SoftText(Configurable, nn.Module):
             return [one.text for one in self.hear(audio)]
         texts = []
         for row in self._rows(heard(audio, self.sample_rate, streaming=False)):
-            found = [self._search(window, beams, lm) for window in cut_at_pauses(row, self._longest)]
+            found = [self._search(window, beams, lm) for window in self._windows(row)]
             texts.append(" ".join(text for text in found if text))
         return texts
 
@@ -299,7 +304,7 @@ class SoftText(Configurable, nn.Module):
         return texts[0] if lm is None else _choose(readings, texts, lm(texts))
 
     def _whole(self, rows: Sequence[Tensor]) -> list[Heard]:
-        windows = [cut_at_pauses(row, self._longest) for row in rows]
+        windows = [self._windows(row) for row in rows]
         flat = [w for parts in windows for w in parts]
         made: list[Transcript] = []
         for i in range(0, len(flat), _BATCH):
@@ -307,17 +312,29 @@ class SoftText(Configurable, nn.Module):
         left = iter(made)
         return [self._join([next(left) for _ in parts]) for parts in windows]
 
+    def _windows(self, row: Tensor) -> list[Tensor]:
+        """What is heard at once of a recording [N], one after another: the silence behind each is left out."""
+        pieces = cut_at_pauses(row, self._longest)
+        return [piece[:end] for piece in pieces if (end := end_of_sound(piece))]
+
     def _advance(self, line: _Line, new: Tensor, *, final: bool) -> _Line:
         """A row of a stream after new samples [N]."""
-        samples, before, draft, drafted = torch.cat([line.samples.to(new), new]), line.before, line.draft, line.drafted
-        *closed, samples = cut_at_pauses(samples, self._longest) or [samples]
+        line = replace(line, samples=torch.cat([line.samples.to(new), new]))
+        *closed, samples = cut_at_pauses(line.samples, self._longest) or [line.samples]
         for window in closed:
-            before, draft, drafted = (*before, *self._read([window], draft)), None, 0
-        fresh = len(samples) - drafted
-        if fresh and (final or fresh >= self.config.draft_every * self.sample_rate):
-            (draft,) = self._read([samples], draft)
-            drafted = len(samples)
-        return _Line(samples, before, draft, drafted)
+            line = self._redraft(line, window, end_of_sound(window))
+            line = _Line(samples, (*line.before, *([line.draft] if line.draft else [])))
+        line, end = replace(line, samples=samples), end_of_sound(samples)
+        # Every draft hears all of the window: their number grows with its logarithm.
+        due = end - line.drafted >= max(self.config.draft_every * self.sample_rate, end / _DRAFTS)
+        return self._redraft(line, samples, end) if final or due or end < len(samples) else line
+
+    def _redraft(self, line: _Line, window: Tensor, end: int) -> _Line:
+        """With a draft of the first ``end`` samples of a window, if it has none of these yet."""
+        if end == line.drafted:
+            return line
+        (draft,) = self._read([window[:end]], line.draft) if end else (None,)
+        return replace(line, draft=draft, drafted=end)
 
     def _read(self, windows: Sequence[Tensor], draft: Transcript | None = None) -> list[Transcript]:
         sounds = [self._listen(w) for w in windows]
