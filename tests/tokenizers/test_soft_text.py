@@ -138,6 +138,29 @@ def test_a_long_stream_is_heard_a_bounded_number_of_times(soft: SoftText) -> Non
     assert counts[-1] - counts[29] <= 1.25 * (counts[29] + 1) < 12 * 150
 
 
+def test_one_window_of_nonsense_does_not_spoil_the_others(soft: SoftText, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = sound(60_000)
+    (plain,) = soft.hear(audio)
+    read, seen = soft._read, []
+
+    def disturbed(windows: Any, draft: Any = None) -> Any:
+        made = [replace(t, looped=len(seen) + i == 1, log_probs=t.log_probs * 0) for i, t in enumerate(read(windows))]
+        seen.extend(made)
+        return made
+
+    monkeypatch.setattr(soft, "_read", disturbed)
+    (one,) = soft.hear(audio)
+    assert len(seen) > 2
+    assert seen[1].ids
+    assert one.understood
+    assert one.text == "".join(soft.recognizer.spell(t.ids).strip() + " " for t in (seen[0], *seen[2:])).strip()
+    assert len(one.text) < len(plain.text)
+    # Where nothing else was heard, it stands as it is.
+    monkeypatch.setattr(soft, "_read", lambda windows: [replace(t, looped=True) for t in read(windows)])
+    (alone,) = soft.hear(audio)
+    assert (alone.text, alone.looped, alone.understood) == (plain.text, True, False)
+
+
 def test_rows_are_heard_as_if_alone(soft: SoftText) -> None:
     audio = batch([9000, 0, 40_000, 16_000])
     for b, one in enumerate(soft.hear(audio)):

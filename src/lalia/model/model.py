@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lalia.audio import Audio, AudioLike
 from lalia.checkpoints.hub import name_of
+from lalia.device import give_back
 from lalia.errors import CheckpointError, ConfigError
 from lalia.listening import Listener
 from lalia.lm import Sampler, SpeechLM
@@ -192,6 +193,7 @@ class Model:
         :raises ConfigError: a language model has an adapter.
         """
         halve_(self.module)
+        give_back()
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -432,6 +434,7 @@ class Model:
         if not self._warm:
             begun.warm_up()
             self._warm = True
+            give_back()
         return begun
 
     def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:

@@ -41,10 +41,10 @@ _TINY_DIM = 64
 _BATCH = 8
 """Sounds that are read at once."""
 
-_NOBODY, _DOUBT, _NONSENSE = 0.75, -0.6, -1.6
+_NOBODY, _DOUBT, _NONSENSE = 0.75, -0.6, -0.95
 """Of noise, hums, music and silence, the probability that nobody speaks was over 0.78 and the mean log-probability of
-the words at most -0.7, or that under -2; of speech, also of half a second or at 5 dB below noise, under 0.7 and over
--1.5.
+the words at most -0.7; of speech, also of half a second, under 0.7. Of words that were right, the mean log-probability
+was at least -0.75; below -0.95, of French and of speech at 5 dB over noise, all were wrong.
 """
 
 _DRAFTS = 5
@@ -83,8 +83,13 @@ class Heard:
         It is not where there is no text, where the recogniser doubts both the words and that anyone speaks (as in
         arXiv:2212.04356 §4.5), where it guesses, and where it went in circles.
         """
-        doubtful = self.no_speech > _NOBODY and self.confidence < _DOUBT
-        return bool(self.text) and not doubtful and not self.looped and self.confidence > _NONSENSE
+        return bool(self.text) and _credible(self)
+
+
+def _credible(read: "Heard | Transcript") -> bool:
+    """Whether what was read is likely to have been said."""
+    doubtful = read.no_speech > _NOBODY and read.confidence < _DOUBT
+    return not doubtful and not read.looped and read.confidence > _NONSENSE
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,8 +356,9 @@ class SoftText(Configurable, nn.Module):
         return [audio.samples[b, 0, : int(audio.lengths[b])].to(device) for b in range(len(audio))]
 
     def _join(self, parts: Sequence[Transcript]) -> Heard:
-        """Windows one after another as one."""
+        """Windows one after another as one; what was read where nobody speaks is left out, if anything else is left."""
         said = [p for p in parts if p.ids]
+        said = [p for p in said if _credible(p)] or said
         sure = self.config.sure
         embeddings = [self.spelling.words(p.likely, p.log_probs, opening=i == 0, sure=sure) for i, p in enumerate(said)]
         return Heard(
@@ -360,7 +366,7 @@ class SoftText(Configurable, nn.Module):
             embeddings=torch.cat([self.spelling.matrix.new_zeros((0, self.spelling.dim)).float(), *embeddings]),
             log_probs=torch.cat([torch.zeros(0), *(p.log_probs[:, 0].cpu() for p in said)]),
             no_speech=min((p.no_speech for p in parts), default=1.0),
-            looped=any(p.looped for p in parts),
+            looped=any(p.looped for p in said or parts),
         )
 
     @property
