@@ -136,7 +136,9 @@ class SoftText(Configurable, nn.Module):
         :param context: what the recogniser hears at once: the sound as long as it is (``short``), once it has the
             weights that it takes for this, or what fills 30 s (``full``).
         :param silence: seconds of silence that are heard behind a short sound.
-        :param longest: seconds of sound that are heard at once; what is longer is cut at pauses.
+        :param longest: seconds of sound that are heard at once; what is longer is cut at pauses. Of LibriSpeech, minutes
+            at a time, an encoder that learned to hear short sounds has 8.9 % of the words otherwise than Whisper-base
+            with 12 s, and 13.0 % with 28 s.
         :param draft_every: seconds of new sound after which a stream makes a draft, at least.
         :param sure: the probability from which on a token is beyond doubt: words of such tokens enter as if typed.
         :param keep: likely tokens of each step over which the expectation goes.
@@ -150,7 +152,7 @@ class SoftText(Configurable, nn.Module):
         _: KW_ONLY
         context: Literal["short", "full"] = "short"
         silence: float = 0.5
-        longest: float = 28.0
+        longest: float = 12.0
         draft_every: float = 0.6
         sure: float = 0.9
         keep: int = 64
