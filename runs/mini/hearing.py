@@ -36,9 +36,9 @@ SILENCE = (0.2, 1.0)
 GIVEN = 0.5
 FRAME = 320
 LONGEST = 16.0
-PIECES, NOISES = 3, 0.06
-"""Of each recording without text, the pieces that are cut from it; and how many lessons are without speech."""
-TAUGHT_AT_ONCE = 16
+NOISES, SHARED = 0.06, 16
+"""How many of the pieces without text are without speech; and of how many sounds with a text one is cut up, too."""
+TAUGHT_AT_ONCE = 32
 ENCODER_RATE, DECODER_RATE, WARM_UP, SAVE_EVERY = 1e-4, 2e-5, 60, 60.0
 SMOOTHING = 0.05
 
@@ -66,15 +66,15 @@ def load(path: Path) -> Tensor:
     return Audio.load(path, sample_rate=RATE, mono=True).samples[0, 0]
 
 
-def pieces(sounds: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
-    """Of each recording a few pieces, most cut off somewhere as a draft hears them; and some without speech."""
+def pieces(sounds: Sequence[Tensor], count: int, seed: int) -> Iterator[Tensor]:
+    """Of each recording ``count`` pieces, most cut off somewhere as a draft hears them; and some without speech."""
     chance = random.Random(seed)
     for x in sounds:
-        for _ in range(PIECES):
+        for _ in range(count):
             start = round(chance.uniform(0, max(len(x) - 2 * RATE, 0))) if chance.random() < 0.25 else 0
             stop = len(x) if chance.random() < 0.4 else start + round(chance.uniform(1, 10) * RATE)
             yield x[start : min(stop, start + round(LONGEST * RATE))]
-            if chance.random() < PIECES * NOISES:
+            if chance.random() < NOISES:
                 n = round(chance.uniform(0.3, 6) * RATE)
                 noise = torch.randn(n, generator=torch.Generator().manual_seed(chance.randrange(1 << 30)))
                 yield noise * chance.choice((0.0, 1e-4, 1e-3, 1e-2, 1e-1))
@@ -227,7 +227,8 @@ def train(given: argparse.Namespace) -> None:
     start = saved = time.monotonic()
     lessons = [lesson for folder in given.spoken for lesson in told(student, folder)]
     tell(f"{len(lessons)} sounds with a text, {sum(len(x.sound) for x in lessons) / RATE / 60:.0f} min")
-    mute = list(pieces([*(load(f) for f in halves(given.librispeech)[0]), *(x.sound for x in lessons[::4])], seed))
+    sounds = [*(load(f) for f in halves(given.librispeech)[0]), *(x.sound for x in lessons[::SHARED])]
+    mute = list(pieces(sounds, given.pieces, seed))
     for i in range(0, len(mute), TAUGHT_AT_ONCE):
         lessons += teach(teacher, mute[i : i + TAUGHT_AT_ONCE])
     tell(f"{len(mute)} pieces taught, {(time.monotonic() - start) / 60:.1f} min")
@@ -242,9 +243,9 @@ def train(given: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         together = Batch.of(batch, device)
-        sounds = room(together.sounds, faster=together.states is None)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            losses = loss_of(student, together, sounds, round(chance.uniform(*SILENCE) * RATE))
+        heard = room(together.sounds, faster=together.states is None)
+        with torch.autocast(device.type, torch.bfloat16):
+            losses = loss_of(student, together, heard, round(chance.uniform(*SILENCE) * RATE))
         sum(losses.values(), torch.zeros((), device=device)).backward()
         torch.nn.utils.clip_grad_norm_(learned.values(), 1.0)
         optimizer.step()
@@ -334,6 +335,7 @@ def main() -> None:
     parser.add_argument("--spoken", type=Path, action="append", default=[], help="recordings with texts in a manifest")
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--seconds", type=float, default=40.0, help="of sound in an update")
+    parser.add_argument("--pieces", type=int, default=3, help="of each recording without a text")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--decoder", action="store_true", help="the decoder learns too, more slowly")
     parser.add_argument("--recordings", type=int, default=100, help="of each kind, to evaluate with")
