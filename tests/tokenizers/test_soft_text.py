@@ -25,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPEECH = Path(__file__).parents[2].parent / "shared/data/librispeech-mini"
 
 
-def learned(tokenizer: SoftText) -> dict[str, torch.Tensor]:
+def learned(tokenizer: SoftText, parts: tuple[str, ...] = ("encoder.",)) -> dict[str, torch.Tensor]:
     """An encoder that has learned something."""
-    own = tokenizer.recognizer.net.encoder.named_parameters()
-    return {n: (1.01 * p).half() for n, p in own if n != "embed_positions.weight"}
+    own = tokenizer.recognizer.net.named_parameters()
+    return {n: (1.01 * p).half() for n, p in own if n.startswith(parts) and "embed" not in n}
 
 
 def build(config: SoftText.Config = CONFIG, *, short: bool = True) -> SoftText:
@@ -192,9 +192,22 @@ def test_what_it_learned_goes_from_one_to_another(soft: SoftText) -> None:
     assert other.identity == soft.identity
     assert torch.equal(other.encode(sound(9000)).values, soft.encode(sound(9000)).values)
     with pytest.raises(ConfigError, match="does not fit"):
-        other.load_weights({**soft.weights(), "conv1.weight": torch.zeros(3)})
+        other.load_weights({**soft.weights(), "encoder.conv1.weight": torch.zeros(3)})
+    with pytest.raises(ConfigError, match=r"'decoder\.layer_norm\.bias' does not fit"):
+        other.load_weights({**soft.weights(), "decoder.layer_norm.weight": torch.zeros(32)})
     with pytest.raises(ConfigError, match="context"):
         build(replace(CONFIG, context="full"), short=False).load_weights(soft.weights())
+
+
+def test_the_decoder_may_have_learned_too(soft: SoftText) -> None:
+    both = build(short=False)
+    both.load_weights(learned(both, ("encoder.", "decoder.")))
+    assert soft.weights().keys() < both.weights().keys()
+    assert both.identity != soft.identity
+    assert not any("embed" in name for name in both.weights())
+    other = build(short=False)
+    other.load_weights(both.weights())
+    assert torch.equal(other.encode(sound(9000)).values, both.encode(sound(9000)).values)
 
 
 def test_what_is_known_before_building() -> None:

@@ -38,6 +38,9 @@ _TINY: Mapping[str, Any] = {
 }
 _TINY_DIM = 64
 
+_PARTS = "encoder.", "decoder."
+"""Of the recogniser, what may have learned."""
+
 _BATCH = 8
 """Sounds that are read at once."""
 
@@ -201,7 +204,7 @@ class SoftText(Configurable, nn.Module):
                 f"{config.text!r} has embeddings of {self.spelling.dim} values, not {wanted}. "
                 f"Set dim to {self.spelling.dim}."
             )
-        self.fitted = False
+        self.fitted: tuple[str, ...] = ()
         self.requires_grad_(False).eval()
 
     # -- what it learned -----------------------------------------------------------------------
@@ -213,30 +216,31 @@ class SoftText(Configurable, nn.Module):
         return identity_of(self.config, tensors, recognizer=self.recognizer.fingerprint)
 
     def weights(self) -> dict[str, Tensor]:
-        """The encoder that hears short sounds, in half precision; nothing of one that was fetched."""
-        return {n: p.half() for n, p in self._learnable()} if self.fitted else {}
+        """What learned to hear short sounds, in half precision; nothing of a recogniser that was fetched."""
+        return {n: p.half() for n, p in self._learnable() if n.startswith(self.fitted)} if self.fitted else {}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``weights``: from then on, a sound is heard as short as it is.
 
+        :param tensors: of the encoder, or of encoder and decoder.
         :raises ConfigError: they are of another recogniser, or context is ``full``; nothing is changed then.
         """
         if self.config.context == "full":
             raise ConfigError("SoftText with context='full' hears as Whisper does. Set context='short' for weights.")
-        own = dict(self._learnable())
+        parts = tuple(part for part in _PARTS if any(n.startswith(part) for n in tensors)) or _PARTS[:1]
+        own = {n: p for n, p in self._learnable() if n.startswith(parts)}
         for name in sorted(own.keys() | tensors.keys()):
             if name not in own or name not in tensors or tensors[name].shape != own[name].shape:
                 raise ConfigError(f"SoftText got weights of another recogniser: {name!r} does not fit. Train it anew.")
         for name, parameter in own.items():
             # As they are stored, so that what is saved is what is heard.
             parameter.copy_(tensors[name].half())
-        self.fitted = True
+        self.fitted = parts
         self.__dict__.pop("identity", None)
 
     def _learnable(self) -> list[tuple[str, Tensor]]:
-        # The positions are sinusoids.
-        encoder = self.recognizer.net.encoder
-        return [(n, p) for n, p in encoder.named_parameters() if n != "embed_positions.weight"]
+        # The positions are sinusoids, and the table of tokens stays as it was fetched.
+        return [(n, p) for n, p in self.recognizer.net.named_parameters() if "embed" not in n]
 
     # -- hearing -------------------------------------------------------------------------------
 
