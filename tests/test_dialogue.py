@@ -113,6 +113,36 @@ def test_what_is_kept_in_mind_is_bounded(model: Model) -> None:
     assert talk._turns[-1].said.words == "This is turn number 11."
 
 
+def test_a_long_conversation_takes_no_more_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the room is there from the beginning, and what is forgotten is forgotten while the user listens."""
+    talk = model.dialogue(context=400, max_tokens=16, speak=False)
+
+    def size() -> int:
+        state: Any = talk._state
+        return sum(t.numel() * t.element_size() for t in (*state.keys, *state.values))
+
+    first, forgot = size(), 0
+    assert first == 400 * size_of_a_step(model)
+    for i in range(30):
+        kept, events = len(talk._turns), talk.turn(f"This is turn number {i}.", typed=True)
+        with monkeypatch.context() as waiting:
+            # Until its first words, a turn reads what the user said and nothing else.
+            waiting.setattr(talk, "_begin", lambda: pytest.fail("what was said is read again while the user waits"))
+            next(events)
+        *_, last = events
+        assert isinstance(last, Said)
+        forgot += len(talk._turns) <= kept
+        assert size() == first
+        assert sum(len(t.reply) for t in talk._turns) < 400
+    assert 1 <= forgot < 15
+
+
+def size_of_a_step(model: Model) -> int:
+    """Bytes of the keys and values of a token."""
+    shape: Any = model.lms["llm"].backbone.model.config  # type: ignore[union-attr]
+    return 2 * int(shape.num_layers * shape.kv_heads * shape.size_of_head) * 4
+
+
 def test_a_reply_that_is_cut_off_counts_as_said_so_far(model: Model) -> None:
     talk = model.dialogue(max_tokens=30, speak=False)
     events = talk.turn("Tell me everything.", typed=True)
@@ -190,6 +220,25 @@ def test_how_it_is_said_is_added_to_what_is_said(model: Model, monkeypatch: pyte
     quiet._used = quiet.context
     quiet._make_room(0)
     assert steps(quiet._state) == quiet._used
+
+
+def test_without_what_training_needs_it_says_the_same(model: Model) -> None:
+    torch.manual_seed(0)
+    small, half = Model(model.recipe), Model(model.recipe)
+    for one in (small, half):
+        one.module.load_state_dict(model.module.state_dict())
+        for p in one.module.parameters():
+            p.data = p.data.half().float()
+    half.compact()
+    held = sum(p.numel() for p in half.lms.parameters())
+    if held == sum(p.numel() for p in small.lms.parameters()):
+        pytest.skip("this processor has no products of half precision")
+    assert held < 0.2 * sum(p.numel() for p in small.lms.parameters())
+    ours, theirs = (m.dialogue(max_tokens=12).answer("Hello.", typed=True) for m in (small, half))
+    assert ours.text == theirs.text != ""
+    assert ours.audio is not None
+    assert theirs.audio is not None
+    torch.testing.assert_close(ours.audio.samples, theirs.audio.samples, atol=1e-4, rtol=1e-3)
 
 
 def test_eight_bits_say_nearly_the_same(model: Model) -> None:

@@ -12,6 +12,7 @@ import tarfile
 import types
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ import pytest
 import soundfile
 import torch
 import typer
+from safetensors.torch import load_file
 
 from lalia.config import override, to_dict
 from lalia.data import Manifest, Utterance
 from lalia.errors import CheckpointError, DataError, WeightsError
+from lalia.evaluation.benchmarks.bundled import TEXTS
+from lalia.tokenizers import SoftText
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "runs").rglob("*.sh"))
@@ -32,9 +36,9 @@ MINI = ROOT / "runs" / "mini.sh"
 STAGES = ("setup", "materials", "speak", "units", "tokens", "vocoder", "lm", "export", "evaluate")
 
 
-def module(name: str) -> types.ModuleType:
-    """One of the programs of mini-gslm's run."""
-    spec = spec_from_file_location(f"run_{name}", ROOT / "runs" / "mini-gslm" / f"{name}.py")
+def module(name: str, of: str = "mini-gslm") -> types.ModuleType:
+    """One of the programs of a run."""
+    spec = spec_from_file_location(f"run_{name}", ROOT / "runs" / of / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     loaded = module_from_spec(spec)
@@ -197,7 +201,7 @@ def test_every_stage_of_mini_asks_for_what_exists(bench: Bench, quick: bool) -> 
     assert done.returncode == 0, done.stderr
     calls = bench.calls()
     assert [c[1] if c[0] == "lalia" else c[0] for c in calls] == [
-        *("fetch", "fetch", "fetch", "materials.py", "timed.py", "questions.py", "speak.py", "speak.py"),
+        *("fetch", "fetch", "fetch", "materials.py", "timed.py", "questions.py", *["speak.py"] * 4),
         *("phonemes.py", "hearing.py", "train", "train", "train", "export.py", "chat", "eval"),
     ]
     work = str(bench.folder / ("my work-quick" if quick else "my work"))
@@ -213,6 +217,53 @@ def test_every_stage_of_mini_asks_for_what_exists(bench: Bench, quick: bool) -> 
     assert [c[c.index("--stage") + 1] for c in trained] == [s.name for s in mini().stages]
     assert [c[c.index("-o") + 1] for c in trained] == [f"{work}/run-{s.name}" for s in mini().stages]
     assert next(c for c in calls if c[0] == "export.py")[1:] == [work, str(bench.folder / "model")]
+
+
+def test_what_is_asked_is_not_what_is_measured() -> None:
+    asking = module("asking", "mini")
+    lines = list(asking.requests(2000))
+    assert len(set(lines)) == 2000
+    assert lines[:50] == list(asking.requests(50))
+    assert not any(c in line for line in lines for c in "{}0123456789")
+    measured = {asking._plain(question["text"]) for question in TEXTS["questions"]}
+    assert not measured & {asking._plain(line) for line in asking.requests(6000, seed=1)}
+
+
+def test_hearing_is_learned_from_texts_and_from_a_teacher(tmp_path: Path) -> None:
+    hearing = module("hearing", "mini")
+    torch.manual_seed(0)
+    soft = SoftText.Config().tiny().build()
+    student = soft.recognizer
+    sounds = [0.1 * torch.randn(n) for n in (9000, 12_000, 15_000)]
+    taught = hearing.teach(student, sounds)
+    told = [hearing.Lesson(x, torch.tensor([*student.rules.prompt, 3, 4, student.rules.end])) for x in sounds]
+    kinds = [{x.states is None for x in batch} for batch in islice(hearing.batches([*taught, *told], 2.0, 0), 8)]
+    assert {True} in kinds
+    assert {False} in kinds
+    assert all(len(kind) == 1 for kind in kinds)
+    room = hearing.Room(0, torch.device("cpu"))
+    parameters = [p.requires_grad_() for _, p in hearing.learnable(student)]
+    before = hearing.Batch.of(told, torch.device("cpu"))
+    heard = room(before.sounds, faster=True)
+    assert heard.shape[1] >= 12_000
+    assert float(heard.abs().max()) <= 1
+    optimizer = torch.optim.Adam(parameters, 3e-3)
+    losses = []
+    for _ in range(12):
+        loss = hearing.loss_of(student, before, before.sounds, 1600)["text"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    # A row of a batch counts as it does alone.
+    both = hearing.loss_of(student, hearing.Batch.of(taught[:1], torch.device("cpu")), sounds[0][None], 1600)
+    assert both.keys() == {"states", "KL"}
+    assert float(both["KL"].detach()) > 0
+    hearing.save(dict(hearing.learnable(student)), tmp_path / "h.safetensors", 12)
+    other = SoftText.Config().tiny().build()
+    other.load_weights(load_file(tmp_path / "h.safetensors"))
+    assert hearing.load_into(other.recognizer, tmp_path / "h.safetensors") == 12
 
 
 def test_the_stages_train_the_units_that_are_fitted(bench: Bench) -> None:

@@ -1,10 +1,12 @@
-"""Where models run."""
+"""Where models run, and the memory that they leave."""
+
+import ctypes
 
 import torch
 
 from lalia.errors import LaliaError
 
-__all__ = ["device_of"]
+__all__ = ["device_of", "give_back"]
 
 
 def device_of(device: str | None) -> torch.device | None:
@@ -21,3 +23,14 @@ def device_of(device: str | None) -> torch.device | None:
         reason = str(error).splitlines()[0].rstrip(".")
         raise LaliaError(f"The device {device!r} cannot be used ({reason}). Give cpu, or leave it out.") from None
     return chosen
+
+
+def give_back() -> None:
+    """Have the C library give the system the memory that was freed, which it keeps where what is in use lies between.
+
+    Done by glibc alone; elsewhere nothing happens.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lalia.audio import Audio
 from lalia.data import Manifest, Word, discover
 from lalia.data.synthesis import (
+    Espeak,
     Flite,
     Kokoro,
     Spoken,
@@ -330,6 +331,19 @@ def test_flite_speaks() -> None:
 def test_flite_refuses(text: str, voice: str, speed: float, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         Flite().speak(text, voice, speed)
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_espeak_speaks() -> None:
+    espeak = Espeak()
+    plain, slow = (espeak.speak("The quick brown fox jumps.", "en-us+m3", speed).audio for speed in (1.0, 0.6))
+    assert 0.8 < plain.seconds < 4
+    assert slow.seconds > 1.3 * plain.seconds
+    assert not torch.equal(espeak.speak("The quick brown fox jumps.", "en-gb+f2").audio.samples, plain.samples)
+    with pytest.raises(ConfigError, match="no voice 'slt'"):
+        espeak.speak("Hello.", "slt")
+    with pytest.raises(WeightsError, match="Install espeak-ng"):
+        Espeak("espeak-of-nowhere")
 
 
 def test_a_program_that_fails(tmp_path: Path) -> None:

@@ -140,3 +140,21 @@ def test_the_shape_of_known_weights_needs_no_weights(monkeypatch: pytest.MonkeyP
     with torch.device("meta"):
         backbone: HF = HF.Config("smollm2-135m-instruct").build()
     assert (backbone.model.config.num_layers, backbone.model.config.rope_theta) == (30, 100000.0)
+
+
+@torch.no_grad()
+def test_known_weights_are_read_without_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True)).half().save_pretrained(tmp_path)
+    theirs: HF = HF.Config(str(tmp_path)).build()
+    monkeypatch.setattr(hf, "KNOWN", {"small": None})
+    monkeypatch.setattr(hf, "fetch", lambda name: tmp_path)
+    monkeypatch.setattr(hf, "_open", lambda config: pytest.fail("transformers is asked"))
+    own: HF = HF.Config("small").build()
+    assert own.text_embedding is not None
+    assert theirs.text_embedding is not None
+    assert torch.equal(own.text_embedding, theirs.text_embedding)
+    assert own.text_head is theirs.text_head is None
+    assert (own.start_id, own.dim) == (theirs.start_id, theirs.dim)
+    assert {p.dtype for p in own.parameters()} == {torch.float32}
+    assert torch.equal(own(inputs()), theirs(inputs()))

@@ -13,7 +13,8 @@ from lalia.layouts import Flat
 from lalia.lm import Linear as Head
 from lalia.lm import Lookup, Sampler, Sampling, SpeechLM, Transformer, collect
 from lalia.nn import int8
-from lalia.nn.int8 import Int8Linear, Int8Rows, quantize_
+from lalia.nn.compact import CompactLinear
+from lalia.nn.int8 import Int8Rows, quantize_
 from lalia.nn.lora import add_lora
 from lalia.nn.packed import Linear
 from lalia.streams import Discrete, StreamSpec, TokenSequence
@@ -130,7 +131,7 @@ def test_other_layers_stay_and_an_adapter_is_refused() -> None:
     model = nn.Sequential(Linear(8, 8), nn.Linear(8, 8))
     plain = model[1]
     quantize_(model)
-    assert isinstance(model[0], Int8Linear)
+    assert isinstance(model[0], CompactLinear)
     assert model[1] is plain
     adapted = nn.Sequential(Linear(8, 8))
     add_lora(adapted, ("*",))

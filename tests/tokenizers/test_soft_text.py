@@ -16,7 +16,7 @@ from lalia.errors import ConfigError, WeightsError
 from lalia.streaming import reset_rows, select_rows
 from lalia.streams import Continuous, StreamSpec
 from lalia.tokenizers import SoftText, SpeechTokenizer
-from lalia.tokenizers.pauses import cut_at_pauses
+from lalia.tokenizers.pauses import cut_at_pauses, end_of_sound
 from lalia.tokenizers.spelling import Spelling
 
 RATE = 16000
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPEECH = Path(__file__).parents[2].parent / "shared/data/librispeech-mini"
 
 
-def learned(tokenizer: SoftText) -> dict[str, torch.Tensor]:
+def learned(tokenizer: SoftText, parts: tuple[str, ...] = ("encoder.",)) -> dict[str, torch.Tensor]:
     """An encoder that has learned something."""
-    own = tokenizer.recognizer.net.encoder.named_parameters()
-    return {n: (1.01 * p).half() for n, p in own if n != "embed_positions.weight"}
+    own = tokenizer.recognizer.net.named_parameters()
+    return {n: (1.01 * p).half() for n, p in own if n.startswith(parts) and "embed" not in n}
 
 
 def build(config: SoftText.Config = CONFIG, *, short: bool = True) -> SoftText:
@@ -103,6 +103,64 @@ def test_a_stream_makes_drafts_and_little_is_left_to_do(soft: SoftText) -> None:
     assert made.text == draft.text
 
 
+def test_silence_at_the_end_is_nothing_to_hear(soft: SoftText) -> None:
+    """A draft is made as soon as a pause is noticed, and stands when the stream ends in it."""
+    quiet = torch.zeros(9000)
+    audio = Audio(torch.cat([sound(9500).samples[0, 0], quiet]), RATE)
+    state, passes = soft.init_state(1), []
+    soft.hear(cut(audio, 0, 9500), state)
+    soft.hear(cut(audio, 9500, 13_000), state)
+    hook = soft.recognizer.net.encoder.register_forward_hook(lambda *_: passes.append(1))
+    for start in range(13_000, 18_000, 1000):
+        soft.hear(cut(audio, start, start + 1000), state)
+    (made,) = soft.hear(cut(audio, 18_000, 18_500), state, final=True)
+    hook.remove()
+    assert not passes
+    (whole,) = soft.hear(audio)
+    assert made.text == whole.text != ""
+    torch.testing.assert_close(made.embeddings, whole.embeddings, atol=1e-3, rtol=1e-3)
+    # Of silence alone, nothing at all is heard.
+    (nothing,) = soft.hear(Audio(quiet, RATE))
+    assert (nothing.text, nothing.no_speech, nothing.understood) == ("", 1.0, False)
+
+
+def test_a_long_stream_is_heard_a_bounded_number_of_times(soft: SoftText) -> None:
+    """What is heard again for drafts does not grow with the length of the stream, nor does what is kept of it."""
+    state, heard = soft.init_state(1), []
+    hook = soft.recognizer.net.encoder.register_forward_pre_hook(lambda _, args: heard.append(args[0].shape[-1] // 2))
+    counts = []
+    for i in range(60):
+        soft.hear(sound(1600, seed=i), state)
+        assert len(state.lines[0].samples) <= 1.5 * RATE
+        counts.append(sum(heard))
+    hook.remove()
+    # In 0.1 s there are 5 frames; 3 s are two windows.
+    assert counts[-1] - counts[29] <= 1.25 * (counts[29] + 1) < 12 * 150
+
+
+def test_one_window_of_nonsense_does_not_spoil_the_others(soft: SoftText, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = sound(60_000)
+    (plain,) = soft.hear(audio)
+    read, seen = soft._read, []
+
+    def disturbed(windows: Any, draft: Any = None) -> Any:
+        made = [replace(t, looped=len(seen) + i == 1, log_probs=t.log_probs * 0) for i, t in enumerate(read(windows))]
+        seen.extend(made)
+        return made
+
+    monkeypatch.setattr(soft, "_read", disturbed)
+    (one,) = soft.hear(audio)
+    assert len(seen) > 2
+    assert seen[1].ids
+    assert one.understood
+    assert one.text == "".join(soft.recognizer.spell(t.ids).strip() + " " for t in (seen[0], *seen[2:])).strip()
+    assert len(one.text) < len(plain.text)
+    # Where nothing else was heard, it stands as it is.
+    monkeypatch.setattr(soft, "_read", lambda windows: [replace(t, looped=True) for t in read(windows)])
+    (alone,) = soft.hear(audio)
+    assert (alone.text, alone.looped, alone.understood) == (plain.text, True, False)
+
+
 def test_rows_are_heard_as_if_alone(soft: SoftText) -> None:
     audio = batch([9000, 0, 40_000, 16_000])
     for b, one in enumerate(soft.hear(audio)):
@@ -134,9 +192,22 @@ def test_what_it_learned_goes_from_one_to_another(soft: SoftText) -> None:
     assert other.identity == soft.identity
     assert torch.equal(other.encode(sound(9000)).values, soft.encode(sound(9000)).values)
     with pytest.raises(ConfigError, match="does not fit"):
-        other.load_weights({**soft.weights(), "conv1.weight": torch.zeros(3)})
+        other.load_weights({**soft.weights(), "encoder.conv1.weight": torch.zeros(3)})
+    with pytest.raises(ConfigError, match=r"'decoder\.layer_norm\.bias' does not fit"):
+        other.load_weights({**soft.weights(), "decoder.layer_norm.weight": torch.zeros(32)})
     with pytest.raises(ConfigError, match="context"):
         build(replace(CONFIG, context="full"), short=False).load_weights(soft.weights())
+
+
+def test_the_decoder_may_have_learned_too(soft: SoftText) -> None:
+    both = build(short=False)
+    both.load_weights(learned(both, ("encoder.", "decoder.")))
+    assert soft.weights().keys() < both.weights().keys()
+    assert both.identity != soft.identity
+    assert not any("embed" in name for name in both.weights())
+    other = build(short=False)
+    other.load_weights(both.weights())
+    assert torch.equal(other.encode(sound(9000)).values, both.encode(sound(9000)).values)
 
 
 def test_what_is_known_before_building() -> None:
@@ -243,6 +314,23 @@ def test_a_cut_is_made_in_the_pause() -> None:
     first, second = cut_at_pauses(x, 32_000)
     assert 26_000 < len(first) < 30_000
     assert len(first) + len(second) == 48_000
+
+
+def test_the_end_of_a_sound_is_where_only_noise_is_left() -> None:
+    x = sound(32_000).samples[0, 0]
+    assert end_of_sound(x) == 32_000
+    assert end_of_sound(x[:0]) == end_of_sound(torch.zeros(8000)) == 0
+    for level in (0.0, 1e-3, 0.05):
+        noisy = x.clone()
+        noisy[16_000:] *= level
+        # The frame in which it ends, and 0.2 s.
+        assert end_of_sound(noisy) == 16_000 + 3200
+    # A faint end that the noise between the words does not reach is heard; one that begins again too.
+    faint = x.clone()
+    faint[8000:16_000] *= 0.01
+    faint[16_000:24_000] *= 0.05
+    faint[24_000:] *= 0.01
+    assert end_of_sound(faint) == 24_000 + 3200
 
 
 # -- with real weights ---------------------------------------------------------------------------

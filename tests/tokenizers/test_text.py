@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from lalia.errors import ConfigError, LayoutError, WeightsError
 from lalia.streams import TokenSequence
 from lalia.tokenizers import Text
+from lalia.tokenizers.fast import FastTokenizer
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and then again.",
@@ -198,3 +200,34 @@ def test_no_tokenizer(tmp_path: Path) -> None:
 def test_stream_is_known_before_anything_is_read() -> None:
     spec = Text.Config("nowhere", vocabulary_size=10, end=3, rate=12.5).spec
     assert (spec.kind.end_id, spec.frame_rate) == (3, 12.5)  # type: ignore[union-attr]
+
+
+@given(words=TEXTS, literally=st.booleans())
+def test_without_transformers_the_ids_are_the_same(folder: Path, text: Text, words: str, literally: bool) -> None:
+    own, theirs = FastTokenizer(folder), text.tokenizer
+    options = {"add_special_tokens": False, "split_special_tokens": literally}
+    ids = theirs.encode(words, **options)
+    assert own.encode(words, **options) == ids
+    for skip in (True, False):
+        options = {"skip_special_tokens": skip, "clean_up_tokenization_spaces": False}
+        assert own.decode(ids, **options) == theirs.decode(ids, **options)
+    assert len(own) == len(theirs)
+    assert set(own.all_special_ids) == set(theirs.all_special_ids)
+
+
+def test_without_transformers_a_template_gives_the_same(text: Text, tmp_path: Path) -> None:
+    form = "{% for m in messages %}\n  {% if loop.first %}\n{{ eos_token }}{% endif %}\n[{{ m['role'] }}] "
+    theirs = text.tokenizer
+    theirs.chat_template = form + "{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}[me]{% endif %}"
+    theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
+    config["chat_template"] = theirs.chat_template
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    talk = [{"role": "user", "content": "Hi <b>"}, {"role": "assistant", "content": "Yes."}]
+    for more in (True, False):
+        options = {"tokenize": False, "add_generation_prompt": more}
+        made = FastTokenizer(tmp_path).apply_chat_template(talk, **options)
+        assert made == theirs.apply_chat_template(talk, **options)
+    (tmp_path / "tokenizer.json").write_text("{", "utf-8")
+    with pytest.raises(WeightsError, match="Fetch it again"):
+        FastTokenizer(tmp_path)

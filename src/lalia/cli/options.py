@@ -83,10 +83,12 @@ def load_model(name: str, device: str, dtype: str, lm: str | None = None) -> Any
 
     from lalia.model import load
 
-    if dtype != "int8":
-        return load(name, device=device, dtype=getattr(torch, dtype), lm=lm)
-    model = load(name, device=device, lm=lm)
-    model.quantize()
+    if dtype == "int8":
+        model = load(name, device=device, lm=lm)
+        model.quantize()
+    else:
+        model = load(name, device=device, dtype=getattr(torch, dtype), lm=lm)
+        model.compact()
     return model
 
 

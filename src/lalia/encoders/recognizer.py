@@ -141,6 +141,13 @@ class Recognizer(Configurable, nn.Module):
         text: str = self._tokenizer.decode(list(ids))
         return text
 
+    def tokens(self, text: str) -> list[int]:
+        """The inverse of ``spell``: the ids of a text, as they come at the beginning of a transcript."""
+        if self._tokenizer is None:
+            return [ord(c) - 32 for c in text if 32 <= ord(c) < 127]
+        ids: list[int] = self._tokenizer.encode(f" {text.strip()}", add_special_tokens=False).ids
+        return ids
+
     def vocabulary(self) -> list[str]:
         """What each text token spells; part of a character is a replacement character."""
         if self._tokenizer is None:

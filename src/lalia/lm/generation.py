@@ -100,11 +100,12 @@ def generate(
 
 
 @torch.inference_mode()
-def absorb(model: "SpeechLM", known: Streams, state: State | None = None) -> State:
+def absorb(model: "SpeechLM", known: Streams, state: State | None = None, *, capacity: int | None = None) -> State:
     """Take in known streams of one row, of which nothing is to be predicted yet.
 
     :param known: the beginning of the layout, or what comes behind it.
     :param state: of earlier calls, updated in place.
+    :param capacity: steps for which a new state has room, these among them; 256 more than these when not given.
     :returns: the state, from which ``generate`` goes on.
     :raises LayoutError: as ``generate``.
     """
@@ -112,7 +113,8 @@ def absorb(model: "SpeechLM", known: Streams, state: State | None = None) -> Sta
     (row,) = _start(model, known, model.config.sampler, done, {}, None, 1)
     grid = grid_of([_known_steps(row)], model.specs).to(model.start.device)
     if state is None:
-        state = model.init_state(1, capacity=grid.num_steps + 257)
+        # The start comes before them.
+        state = model.init_state(1, capacity=max(capacity or 0, grid.num_steps + (1 if capacity else 257)))
         model(grid, state)
     elif grid.num_steps:
         model(grid, state, first=False)

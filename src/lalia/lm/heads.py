@@ -3,7 +3,7 @@
 Shapes: B batch, K codebooks, S LM steps, D dim, V ids.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lalia.layouts import Grid, Vocabulary
 from lalia.lm.head import Ask, CellHead, Head
-from lalia.nn.int8 import Int8Rows
+from lalia.nn.compact import Rows, RowsOf
 from lalia.nn.packed import PackedWeight
 
 __all__ = ["Linear"]
@@ -63,16 +63,17 @@ class Linear(CellHead):
             weight = nn.Parameter(torch.empty(vocabulary.size, dim))
             nn.init.normal_(weight, std=0.02)
         self.weight = weight
-        self._int8: Int8Rows | None = None
+        self._compact: Rows | None = None
 
     @property
-    def table(self) -> nn.Parameter | Int8Rows:
+    def table(self) -> nn.Parameter | Rows:
         """What it predicts with, the same for all who share it."""
-        return self.weight if self._int8 is None else self._int8
+        return self.weight if self._compact is None else self._compact
 
-    def take_int8(self, rows_of: Callable[[nn.Parameter], Int8Rows]) -> None:
-        self._int8 = rows_of(self.weight)
-        del self.weight
+    def compact(self, rows_of: RowsOf) -> None:
+        self._compact = rows_of(self.weight)
+        if self._compact is not None:
+            del self.weight
 
     def rows(self, codebook: int) -> range:
         """The rows of the vocabulary that a codebook's ids have."""
@@ -84,8 +85,8 @@ class Linear(CellHead):
 
     def logits(self, hidden: Tensor, rows: range) -> Tensor:
         """[n, D] to [n, V] over some rows of the vocabulary."""
-        if self._int8 is not None:
-            return self._int8.linear(hidden, rows=rows)
+        if self._compact is not None:
+            return self._compact.linear(hidden, rows=rows)
         weight = self.weight if len(rows) == len(self.weight) else self.weight[rows.start : rows.stop]
         packed = self._packed.setdefault((rows.start, rows.stop), PackedWeight())
         return packed.linear(hidden, weight.to(hidden.dtype))

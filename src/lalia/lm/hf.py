@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from lalia.checkpoints import KNOWN, fetch, text_lms
 from lalia.checkpoints.quiet import quiet
+from lalia.checkpoints.tensors import Tensors, read_config, weight_files
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.lm.architectures import ARCHITECTURES
@@ -111,19 +113,24 @@ class HF(Configurable, nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        model = _open(config)
-        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        self.dim = embedding.embedding_dim
-        self.start_id = getattr(model.config, "bos_token_id", None)
         self.text_embedding: Tensor | None = None
         """Rows of the text vocabulary [V, D], until the SpeechLM has taken them."""
         self.text_head: Tensor | None = None
         """Rows of the text output [V, D]; None where they are those of the embedding."""
+        if (folder := _listed(config)) is not None:
+            self._read(folder)
+            return
+        model = _open(config)
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        self.dim = embedding.embedding_dim
+        self.start_id = getattr(model.config, "bos_token_id", None)
         if not config.new_vocabulary:
             self.text_embedding, self.text_head = _text_rows(model, embedding, head)
-        shape = text_lms.backbone_config(model.config.to_dict()) if config.native else None
+        facts = model.config.to_dict()
+        shape = text_lms.backbone_config(facts) if config.native else None
         if shape is not None:
-            self.model: Any = _native(model, replace(shape, mask=config.mask))
+            found = text_lms.tensors(model.state_dict(), facts)
+            self.model: Any = _native(found, replace(shape, mask=config.mask))
             return
         if config.mask != "causal":
             raise ConfigError(
@@ -134,6 +141,16 @@ class HF(Configurable, nn.Module):
         # The SpeechLM embeds; what is left here would be memory and dead parameters.
         self.model.set_input_embeddings(nn.Module())
         pack_linears(self.model)
+
+    def _read(self, folder: Path) -> None:
+        """Become the model of a folder, without transformers: its import takes seconds and 150 MB."""
+        facts = read_config(folder)
+        found, shape = text_lms.tensors(Tensors(weight_files(folder)), facts), text_lms.backbone_config(facts)
+        assert shape is not None
+        self.dim, self.start_id = shape.dim, facts.get("bos_token_id")
+        if not self.config.new_vocabulary:
+            self.text_embedding, self.text_head = found.pop("embedding").float(), found.pop("head", None)
+        self.model = _native(found, replace(shape, mask=self.config.mask))
 
     @property
     def sight(self) -> Sight:
@@ -232,16 +249,27 @@ def _open(config: HF.Config) -> Any:
         ) from None
 
 
+def _listed(config: HF.Config) -> Path | None:
+    """The folder of a model that lalia knows, where it computes it itself with the weights as they are."""
+    if config.name not in KNOWN or not config.native or not config.pretrained or config.architecture is not None:
+        return None
+    # On the meta device there is nothing to read weights into.
+    return None if torch.get_default_device().type == "meta" else fetch(config.name)
+
+
 @torch.no_grad()
-def _native(model: Any, shape: Transformer.Config) -> Transformer:
-    """The layers of a text LM of transformers as a Transformer, with its weights."""
-    found = text_lms.tensors(model.state_dict(), model.config.to_dict())
+def _native(found: dict[str, Tensor], shape: Transformer.Config) -> Transformer:
+    """A Transformer with the weights of a text LM, under the names of ``text_lms``, in single precision.
+
+    :param found: emptied as they are taken, so that each is there once.
+    """
     with torch.device("meta"):
         network: Transformer = shape.build()
-    weights = {name.removeprefix("backbone."): t for name, t in found.items() if name.startswith("backbone.")}
-    # A text LM knows no sides of a pair: it begins with none.
-    like = model.get_input_embeddings().weight
-    weights |= {n: like.new_zeros(p.shape) for n, p in network.named_parameters() if n not in weights}
+    weights = {}
+    for name, p in network.named_parameters():
+        tensor = found.pop(f"backbone.{name}", None)
+        # A text LM knows no sides of a pair: it begins with none.
+        weights[name] = torch.zeros(p.shape) if tensor is None else tensor.float()
     network.load_state_dict(weights, assign=True)
     return network
 

@@ -3,7 +3,6 @@
 Shapes: B batch, K codebooks, S LM steps, D dim.
 """
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from lalia.config import Configurable, Configuration
 from lalia.errors import ConfigError
 from lalia.layouts import Vocabulary
-from lalia.nn.int8 import Int8Embedding, Int8Rows
+from lalia.nn.compact import CompactEmbedding, RowsOf
 from lalia.streams import Continuous
 
 __all__ = ["Lookup", "Project", "Table"]
@@ -44,14 +43,16 @@ class Table(nn.Module):
         super().__init__()
         embedding = nn.Embedding(vocabulary.size, dim)
         nn.init.normal_(embedding.weight, std=0.02)
-        self.embedding: nn.Embedding | Int8Embedding = embedding
+        self.embedding: nn.Embedding | CompactEmbedding = embedding
         self._vocabulary = vocabulary
         self._offsets: dict[tuple[str, torch.device], Tensor] = {}
 
-    def take_int8(self, rows_of: Callable[[nn.Parameter], Int8Rows]) -> None:
+    def compact(self, rows_of: RowsOf) -> None:
         assert isinstance(self.embedding, nn.Embedding)
         assert isinstance(self.embedding.weight, nn.Parameter)
-        self.embedding = Int8Embedding(rows_of(self.embedding.weight))
+        rows = rows_of(self.embedding.weight)
+        if rows is not None:
+            self.embedding = CompactEmbedding(rows)
 
     def forward(self, stream: str, ids: Tensor, present: Tensor | None) -> Tensor:
         """The sum of the embeddings of a frame's codes.

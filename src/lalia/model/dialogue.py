@@ -32,6 +32,9 @@ _CIRCLES, _LONGEST_CIRCLE = 8, 12
 _KNOWN = 8
 """Turns of the user whose delivery is remembered."""
 
+_NEXT = 8
+"""The part of the context that is kept free for what the user says next: of 1024 steps, half a minute of speech."""
+
 _LETTERS = 48
 """That wait before the speech decoder is run again, while what it made before is playing."""
 
@@ -87,7 +90,8 @@ class Dialogue:
     """A conversation with a model whose recipe says how it is talked to.
 
     What was said stays in the language model's state, heard as it was heard, so that a later turn costs no more than
-    the first. When it would take more than ``context`` steps, the oldest turns are forgotten.
+    the first. The state has room for ``context`` steps from the beginning (of mini, 46 KB each), and takes no more
+    memory later: before it is full, the oldest turns are forgotten, while the user listens to a reply.
 
     :param model: whose recipe has a ``talk``.
     :param system: the instructions; the recipe's when not given.
@@ -143,6 +147,7 @@ class Dialogue:
         self._count = 0
         self._listener = model.tokenizer(talk.question)
         self._manner: Manner | None = None if talk.manner is None else model.tokenizer(talk.manner)
+        self._state: State | None
         self._state, self._used = self._begin()
         around = self._template.again + self._template.reply
         self._most = self.context - self.max_tokens - self._used - len(self._ids(around)) - 1
@@ -167,7 +172,7 @@ class Dialogue:
         """The state after the instructions, where the user is to speak."""
         text = self._text.encode(self._template.before(self._system), special=True)
         text = self.lm.without_start(text)
-        return absorb(self.lm, {self.talk.before: text}), text.num_tokens + 1
+        return absorb(self.lm, {self.talk.before: text}, capacity=self.context), text.num_tokens + 1
 
     def _ids(self, text: str) -> Tensor:
         return self._text.encode(text, special=True).values[0, 0]
@@ -206,12 +211,14 @@ class Dialogue:
         again = len(self._ids(self._template.again))
         turns, kept, needed = self._turns, 0, 0
         self._turns, self._unseen = [], None
+        # The old state first, so that there are never two.
+        self._state = None
         self._state, self._used = self._begin()
-        # Down to half, so that it does not happen at every turn.
+        # Down to half, so that it does not happen at every turn; but the last is kept, if it can be.
         while kept < len(turns):
             turn = turns[-1 - kept]
             needed += _steps(self._known(turn.said)) + len(turn.reply) + again
-            if self._used + needed > room // 2:
+            if self._used + needed > (room // 2 if kept else room):
                 break
             kept += 1
         for turn in turns[len(turns) - kept :]:
@@ -285,6 +292,7 @@ class Dialogue:
             timings["rtf"] = total / audio.seconds
         # While the user listens, not when he has spoken.
         self._close()
+        self._make_room(self.context // _NEXT)
         yield Said(Reply(text.strip(), audio, timings))
 
     def answer(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Reply:

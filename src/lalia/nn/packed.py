@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Linear", "PackedWeight", "pack_linears"]
+__all__ = ["Linear", "PackedWeight", "halves", "is_half", "pack_half", "pack_linears", "times_half"]
 
 _ROWS = 16
 """The rows that the blocks are laid out for; from one row to hundreds, no other number gave faster ones."""
@@ -51,7 +51,7 @@ def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def _halves() -> bool:
+def halves() -> bool:
     """Whether there is the product of float32 rows with a weight in half precision."""
     if (
         torch.backends.cpu.get_cpu_capability() == "DEFAULT"
@@ -60,21 +60,23 @@ def _halves() -> bool:
         return False
     x, weight = torch.ones(2, 16), torch.eye(16)
     try:
-        return torch.equal(_multiply_half(x, _halve(weight), None), x)
+        return torch.equal(times_half(x, pack_half(weight), None), x)
     except (RuntimeError, AttributeError):
         return False
 
 
-def _halve(weight: Tensor) -> Any:
+def pack_half(weight: Tensor) -> Any:
+    """A weight [out, in] of float32, laid out in half precision for ``times_half``."""
     return torch.ops.quantized.linear_prepack_fp16(weight, None)
 
 
-def _multiply_half(x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
+def times_half(x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
+    """``F.linear`` in float32 with a weight of ``pack_half``."""
     y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
     return y if bias is None else y.add_(bias)
 
 
-def _is_half(weight: Tensor) -> bool:
+def is_half(weight: Tensor) -> bool:
     """Whether every number is one of half precision."""
     # By pieces: the first of most weights that are none says so.
     return all(torch.equal(rows.half().float(), rows) for rows in weight.split(256))
@@ -121,8 +123,8 @@ class PackedWeight:
         key = (weight.data_ptr(), weight._version, weight.shape, dtype)
         if key != self._key or self._misfits > _PATIENCE:
             plain = weight.detach() if part is None else weight.detach()[part]
-            if key != self._key and dtype == torch.float32 and _halves() and _is_half(plain):
-                self._form, self._copy = "half", _halve(plain.contiguous())
+            if key != self._key and dtype == torch.float32 and halves() and is_half(plain):
+                self._form, self._copy = "half", pack_half(plain.contiguous())
             elif columns:
                 self._form, self._copy = "columns", plain.t().contiguous().t()
             else:
@@ -130,7 +132,7 @@ class PackedWeight:
             self._key, self._misfits = key, 0
         match self._form:
             case "half":
-                return _multiply_half(x, self._copy, bias)
+                return times_half(x, self._copy, bias)
             case "columns":
                 return F.linear(x, self._copy, bias)
             case "blocks":

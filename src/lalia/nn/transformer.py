@@ -145,16 +145,21 @@ class Transformer(Configurable, nn.Module):
             nn.init.normal_(p, std=INIT_STD / math.sqrt(2 * self.config.num_layers) if last else INIT_STD)
 
     def init_state(self, batch_size: int, capacity: int = 256) -> KVState:
-        """An empty KV state with room for ``capacity`` steps; it grows when they are used up, up to a window."""
+        """An empty KV state with room for ``capacity`` steps; it grows when they are used up, up to a window.
+
+        A step takes 2 x layers x kv heads x head size numbers, all of which are had at once: who asks for the room of
+        a conversation never takes more memory.
+        """
         return self._init_state(batch_size, capacity, self.config.num_layers, self.config.kv_heads)
 
     def _init_state(self, batch_size: int, capacity: int, num_layers: int, num_heads: int) -> KVState:
         p, window = next(self.parameters()), self.config.window
         capacity = capacity if window is None else min(capacity, window)
         shape = (batch_size, num_heads, capacity, self.config.size_of_head)
+        # Written here, as zeros that the system hands out take their memory only when they are used.
         return KVState(
-            [p.new_zeros(shape) for _ in range(num_layers)],
-            [p.new_zeros(shape) for _ in range(num_layers)],
+            [p.new_empty(shape).zero_() for _ in range(num_layers)],
+            [p.new_empty(shape).zero_() for _ in range(num_layers)],
             torch.zeros(batch_size, dtype=torch.long),
             window,
         )

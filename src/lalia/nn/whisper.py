@@ -27,7 +27,7 @@ _FLOOR_DECADES = 8.0
 
 
 class WhisperMel(nn.Module):
-    """Whisper's log-mel at 100 Hz: samples [N] at 16 kHz to [M, N // 160] (§2.2).
+    """Whisper's log-mel at 100 Hz: samples [..., N] at 16 kHz to [..., M, N // 160] (§2.2).
 
     What is more than 80 dB under the loudest is cut off, so that the frames depend on the loudest sound of the window.
     """
@@ -41,9 +41,9 @@ class WhisperMel(nn.Module):
         self.register_buffer("window", torch.hann_window(_WINDOW), persistent=False)
 
     def forward(self, samples: Tensor) -> Tensor:
-        spectrum = torch.stft(samples, _WINDOW, _HOP, window=self.window, return_complex=True)[:, :-1].abs() ** 2
+        spectrum = torch.stft(samples, _WINDOW, _HOP, window=self.window, return_complex=True)[..., :-1].abs() ** 2
         mel = torch.log10((self.filters @ spectrum).clamp(min=1e-10))
-        return (torch.maximum(mel, mel.max() - _FLOOR_DECADES) + 4.0) / 4.0
+        return (torch.maximum(mel, mel.amax((-2, -1), keepdim=True) - _FLOOR_DECADES) + 4.0) / 4.0
 
 
 @dataclass

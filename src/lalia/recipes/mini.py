@@ -26,6 +26,7 @@ def mini() -> Recipe:
     gan: Any = gslm.stages[1].task
     text, around = Text.Config(LM, vocabulary_size=49152, end=2), Lookup(tied_to="text")
     user: Any = {"question": SoftText.Config(text=LM), "manner": Manner.Config(text=LM), "typed": text}
+    own: Any = {"text": text, "letters": Letters.Config(), "phones": Phones.Config()}
     heard, same = Project.Config(identity=True), Project.Config(identity=True, tied_to="question")
     llm = SpeechLM.Config(
         layout=Concat(tuple(Flat(s, closed=s in ("question", "text")) for s in talk.streams)),
@@ -43,10 +44,9 @@ def mini() -> Recipe:
         streams={
             **dict.fromkeys(("before", "after"), Stream(text, text="")),
             **{name: Stream(tokenizer, channel="user") for name, tokenizer in user.items()},
-            "text": Stream(text),
+            **{name: Stream(tokenizer) for name, tokenizer in own.items()},
             **gslm.streams,
             "pitch": Stream(Pitch.Config(voicing=True, normalize=None)),
-            **{"phones": Stream(Phones.Config()), "letters": Stream(Letters.Config())},
         },
         lms={"llm": llm},
         vocoder=Chain.Config((G2P.Config("letters"), UnitFastSpeech.Config("phones", num_speakers=8)), vocos),

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from lalia.checkpoints import fetch
+from lalia.checkpoints import KNOWN, fetch
 from lalia.config import Configurable
 from lalia.errors import ConfigError, WeightsError
 from lalia.streams import Discrete, StreamSpec, TokenSequence, pad_batch
 from lalia.tokenizers import sentencepiece
 from lalia.tokenizers.base import identity_of
+from lalia.tokenizers.fast import FastTokenizer
 
 __all__ = ["BYTES", "Text", "TextDecoder"]
 
@@ -78,16 +79,13 @@ class Text(Configurable):
         :raises WeightsError: there is none by that name.
         :raises ConfigError: it has more tokens than ``vocabulary_size``.
         """
-        from transformers import AutoTokenizer
-
         name = self.config.name
         if name == BYTES:
             return _Bytes()
         # A folder need not hold a model too.
         path = Path(name).expanduser() if Path(name).expanduser().is_dir() else fetch(name)
-        alone = sorted(path.glob("*.model")) if not any((path / n).is_file() for n in _HUGGING_FACE) else []
         try:
-            tokenizer = sentencepiece.read(alone[0]) if alone else AutoTokenizer.from_pretrained(path)
+            tokenizer = _open(path, known=name in KNOWN)
         except WeightsError:
             raise
         except Exception as error:  # noqa: BLE001  what a damaged file can raise is not part of any interface
@@ -122,6 +120,16 @@ class Text(Configurable):
     def stream(self) -> "TextDecoder":
         """Decodes tokens as they come."""
         return TextDecoder(self.tokenizer)
+
+
+def _open(folder: Path, *, known: bool) -> Any:
+    if not any((folder / name).is_file() for name in _HUGGING_FACE) and (alone := sorted(folder.glob("*.model"))):
+        return sentencepiece.read(alone[0])
+    if known:
+        return FastTokenizer(folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
 
 
 class _Bytes:

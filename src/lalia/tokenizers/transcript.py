@@ -30,7 +30,7 @@ class Transcript(Configurable, Fetched, nn.Module):
 
         text: Text.Config
         _: KW_ONLY
-        recognizer: SoftText.Config = field(default_factory=lambda: SoftText.Config(context="full"))
+        recognizer: SoftText.Config = field(default_factory=lambda: SoftText.Config(context="full", longest=28.0))
 
         @property
         def spec(self) -> StreamSpec:

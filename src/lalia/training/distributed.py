@@ -49,14 +49,16 @@ class World:
 def process_group(device: str | torch.device | None = None) -> Iterator[World]:
     """Join the processes that torchrun started, and leave them at the end; alone, this is a no-op.
 
-    :param device: where this process computes; otherwise its own CUDA device where there is one, else the
+    :param device: where this process computes; its own CUDA device for ``cuda``, and where there is one; else the
         CPU. CUDA talks over NCCL, anything else over Gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
-        device = f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
     if device.type == "cuda":
         torch.cuda.set_device(device)
     joins = size > 1 and not dist.is_initialized()
