@@ -13,7 +13,7 @@ from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, DataError
 from lalia.lm import absorb
 from lalia.model import Model, dialogue, words
-from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, in_circles
+from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, _Said, in_circles
 from lalia.model.template import Template
 from lalia.recipes import find
 from lalia.streams import TokenSequence, nothing
@@ -274,7 +274,7 @@ def test_a_monologue_is_heard_to_its_end(model: Model) -> None:
     assert steps(talk._state) == talk._used <= 300
     kind: Any = model.specs["question"].kind
     heard = TokenSequence(torch.randn(1, 900, kind.dim), torch.tensor([900]))
-    known = talk._known(heard)["question"]
+    known = talk._known(_Said(heard))["question"]
     assert torch.equal(known.values, heard.values[:, -talk._most :])
     with pytest.raises(ConfigError, match="The instructions take"):
         model.dialogue(context=100, max_tokens=8, system="x" * 200)

@@ -157,7 +157,7 @@ class SoftText(Configurable, nn.Module):
         silence: float = 0.5
         longest: float = 12.0
         draft_every: float = 0.6
-        sure: float = 0.9
+        sure: float = 0.5
         keep: int = 64
         dim: int | None = None
         pretrained: bool = True
