@@ -143,7 +143,9 @@ class SoftText(Configurable, nn.Module):
             LibriSpeech, an encoder that learned to hear short sounds has 8.9 % of the words otherwise than Whisper-base
             with 12 s, and 13.0 % with 28 s.
         :param draft_every: seconds of new sound after which a stream makes a draft, at least.
-        :param sure: the probability from which on a token is beyond doubt: words of such tokens enter as if typed.
+        :param sure: the probability from which on a token is beyond doubt: words of such tokens enter as if typed. Of
+            35 questions with a token under 0.9, in voices that were not learned, mini answers 22 as if typed with 0.9,
+            25 with 0.7 and 27 with 0.5.
         :param keep: likely tokens of each step over which the expectation goes.
         :param dim: D, where the name of the LM does not tell it.
         :param pretrained: load the weights; otherwise random ones of ``architecture``, the same each time.
