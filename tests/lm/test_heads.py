@@ -309,7 +309,8 @@ def test_features_are_predicted_and_generated(head: Head.Config) -> None:
     assert made.values.shape[2] == 5
     assert 0 < made.num_tokens <= 9
     again = collect(lm.generate({"text": streams["text"].row(1)}, limits={"mel": 9}, seeds=[1]))["mel"]
-    assert torch.allclose(made.row(1).values, again.values, atol=1e-4), "a row depends on its batch"
+    # Of a generation that goes on from its own values, rounding grows with them.
+    assert torch.allclose(made.row(1).values, again.values, rtol=1e-4, atol=1e-3), "a row depends on its batch"
 
 
 def test_regression_compares_values_and_differences() -> None:
@@ -361,8 +362,8 @@ def test_a_stream_of_states_learns_when_frames_are_over() -> None:
     )
     counts, states = [2, 3, 4, 5], States.Config(rate=50.0).build()
     text = codes([[n] for n in counts])
-    optimizer = torch.optim.Adam(lm.parameters(), 1e-2)
-    for _ in range(200):
+    optimizer = torch.optim.Adam(lm.parameters(), 5e-3)
+    for _ in range(300):
         # Other frames each time: they tell nothing about how many there are.
         mel = replace(frames(counts), values=0.1 * torch.randn(4, 5, 5))
         optimizer.zero_grad()
