@@ -1,7 +1,6 @@
 """Synthesizers: programs that read text out, behind one small protocol."""
 
 import importlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -142,17 +141,12 @@ class Kokoro:
         try:
             # Its name stands here only: nothing that lalia installs by default may depend on it.
             package: Any = importlib.import_module("kokoro_onnx")
-            runtime: Any = importlib.import_module("onnxruntime")
         except ImportError:
             raise MissingDependency("kokoro-onnx", "tts-data") from None
         try:
             with np.load(voices, allow_pickle=False) as styles:
                 names = styles.files
-            options = runtime.SessionOptions()
-            # As many as this process may use: threads that share a core wait for each other most of the time.
-            options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-            session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-            self._engine = package.Kokoro.from_session(session, str(voices))
+            self._engine = package.Kokoro(str(model), str(voices))
         except Exception as error:  # noqa: BLE001  onnxruntime and zipfile each have errors of their own
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise WeightsError(f"{model} and {voices} are not Kokoro ({reason}). Fetch them again.") from None
