@@ -244,7 +244,7 @@ def test_hearing_is_learned_from_texts_and_from_a_teacher(tmp_path: Path) -> Non
     assert {False} in kinds
     assert all(len(kind) == 1 for kind in kinds)
     room = hearing.Room(0, torch.device("cpu"))
-    parameters = [p.requires_grad_() for _, p in hearing.learnable(student)]
+    parameters = [p.requires_grad_() for _, p in student.learnable()]
     before = hearing.Batch.of(told, torch.device("cpu"))
     heard = room(before.sounds, faster=True)
     assert heard.shape[1] >= 12_000
@@ -262,7 +262,7 @@ def test_hearing_is_learned_from_texts_and_from_a_teacher(tmp_path: Path) -> Non
     both = hearing.loss_of(student, hearing.Batch.of(taught[:1], torch.device("cpu")), sounds[0][None], 1600)
     assert both.keys() == {"states", "KL"}
     assert float(both["KL"].detach()) > 0
-    hearing.save(dict(hearing.learnable(student)), tmp_path / "h.safetensors", 12)
+    hearing.save(dict(student.learnable()), tmp_path / "h.safetensors", 12)
     other = SoftText.Config().tiny().build()
     other.load_weights(load_file(tmp_path / "h.safetensors"))
     assert hearing.load_into(other.recognizer, tmp_path / "h.safetensors") == 12

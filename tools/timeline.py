@@ -69,13 +69,9 @@ def draw(asked: Audio, drafts: Sequence[Moment], words: Sequence[Moment], sounds
     for y, name in ((52, "you"), (132, "heard"), (190, "written"), (270, "spoken")):
         parts.append(_text(LEFT - 14, y + 4, name, anchor="end", weight="600"))
     parts.append(_wave(asked.samples[0, 0], x(-asked.seconds), asked.seconds * scale, 52, GRAY))
-    row = 0.0
-    for t, text in drafts:
-        at = max(x(t), row)
-        parts.append(_line(x(t), 96, 142, BLUE))
-        if t == drafts[-1][0]:
-            parts.append(_text(x(t) - 4, 136, text, fill=BLUE, anchor="end"))
-        row = at
+    parts += [_line(x(t), 96, 142, BLUE) for t, _ in drafts]
+    understood, question = drafts[-1]
+    parts.append(_text(x(understood) - 4, 136, question, fill=BLUE, anchor="end"))
     row = 0.0
     for t, text in words:
         parts.append(_line(x(t), 160, 172, GREEN))

@@ -216,7 +216,7 @@ def train(given: argparse.Namespace) -> None:
     device = torch.device(given.device)
     teacher, student = (Recognizer.Config(given.recognizer).build().to(device) for _ in range(2))
     seed = load_into(student, given.output)
-    learned = {name: p for name, p in learnable(student) if given.decoder or name.startswith("encoder.")}
+    learned = {name: p for name, p in student.learnable() if given.decoder or name.startswith("encoder.")}
     for parameter in learned.values():
         parameter.requires_grad_(True)
     groups = [
@@ -263,13 +263,6 @@ def train(given: argparse.Namespace) -> None:
     save(learned, given.output, seed + update)
 
 
-def learnable(recognizer: Recognizer) -> Iterator[tuple[str, nn.Parameter]]:
-    """What is learned, as ``SoftText`` names it."""
-    for name, parameter in recognizer.net.named_parameters():
-        if "embed" not in name:
-            yield name, parameter
-
-
 def save(learned: Mapping[str, Tensor], path: Path, updates: int) -> None:
     """Write what was learned, in half precision, as ``SoftText.load_weights`` takes it."""
     tensors = {name: p.detach().half().cpu().contiguous() for name, p in learned.items()}
@@ -282,7 +275,7 @@ def load_into(student: Recognizer, path: Path) -> int:
     """Go on from what was saved, if it was; how many updates that had."""
     if not path.exists():
         return 0
-    parameters = dict(learnable(student))
+    parameters = dict(student.learnable())
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 (not a mapping)
             parameters[name].copy_(file.get_tensor(name))

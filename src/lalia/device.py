@@ -1,12 +1,14 @@
 """Where models run, and the memory that they leave."""
 
 import ctypes
+import sys
+from collections.abc import Callable
 
 import torch
 
 from lalia.errors import LaliaError
 
-__all__ = ["device_of", "give_back"]
+__all__ = ["device_of", "give_back", "malloc_trim"]
 
 
 def device_of(device: str | None) -> torch.device | None:
@@ -30,7 +32,14 @@ def give_back() -> None:
 
     Done by glibc alone; elsewhere nothing happens.
     """
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError):
-        return
+    trim = malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+def malloc_trim() -> Callable[[int], int] | None:
+    """What does it: another C library than glibc (musl) has no such function."""
+    found: Callable[[int], int] | None = None
+    if sys.platform == "linux":
+        found = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return found

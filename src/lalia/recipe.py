@@ -16,7 +16,8 @@ from lalia.errors import LaliaError, RecipeError
 from lalia.lm import SpeechLM
 from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
 from lalia.streams import Discrete, StreamSpec
-from lalia.training.stages import System, TrainStage
+from lalia.training.stages import TrainStage
+from lalia.training.tasks import System
 from lalia.vocoders import Vocoder
 
 __all__ = ["Recipe", "Stream", "Talk", "build_lms", "count_parameters", "slices_of"]

@@ -124,6 +124,10 @@ class Recognizer(Configurable, nn.Module):
         sound: Tensor = self.net.encoder(mel[None])[0]
         return sound
 
+    def learnable(self) -> list[tuple[str, nn.Parameter]]:
+        """What may learn, by name: the positions are sinusoids, and the table of tokens stays as it was fetched."""
+        return [(n, p) for n, p in self.net.named_parameters() if "embed" not in n]
+
     # -- text ----------------------------------------------------------------------------------
 
     @cached_property

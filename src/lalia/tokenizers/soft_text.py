@@ -219,7 +219,7 @@ class SoftText(Configurable, nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """What learned to hear short sounds, in half precision; nothing of a recogniser that was fetched."""
-        return {n: p.half() for n, p in self._learnable() if n.startswith(self.fitted)} if self.fitted else {}
+        return {n: p.half() for n, p in self.recognizer.learnable() if n.startswith(self.fitted)} if self.fitted else {}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``weights``: from then on, a sound is heard as short as it is.
@@ -230,7 +230,7 @@ class SoftText(Configurable, nn.Module):
         if self.config.context == "full":
             raise ConfigError("SoftText with context='full' hears as Whisper does. Set context='short' for weights.")
         parts = tuple(part for part in _PARTS if any(n.startswith(part) for n in tensors)) or _PARTS[:1]
-        own = {n: p for n, p in self._learnable() if n.startswith(parts)}
+        own = {n: p for n, p in self.recognizer.learnable() if n.startswith(parts)}
         for name in sorted(own.keys() | tensors.keys()):
             if name not in own or name not in tensors or tensors[name].shape != own[name].shape:
                 raise ConfigError(f"SoftText got weights of another recogniser: {name!r} does not fit. Train it anew.")
@@ -239,10 +239,6 @@ class SoftText(Configurable, nn.Module):
             parameter.copy_(tensors[name].half())
         self.fitted = parts
         self.__dict__.pop("identity", None)
-
-    def _learnable(self) -> list[tuple[str, Tensor]]:
-        # The positions are sinusoids, and the table of tokens stays as it was fetched.
-        return [(n, p) for n, p in self.recognizer.net.named_parameters() if "embed" not in n]
 
     # -- hearing -------------------------------------------------------------------------------
 

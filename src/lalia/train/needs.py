@@ -1,7 +1,7 @@
 """Which streams the stages of a run learn from: one that learns to spell needs no sound."""
 
 from lalia.recipe import Recipe, slices_of
-from lalia.training.stages import System
+from lalia.training.tasks import System
 from lalia.vocoders import Chain
 
 __all__ = ["streams_of_stages"]

@@ -5,7 +5,8 @@ from lalia.training.distill_text import DistillText
 from lalia.training.interleave import Interleave
 from lalia.training.loop import Progress, Trainer
 from lalia.training.protocols import Batches, Objective
-from lalia.training.stages import PredictTokens, Task, TrainPart, TrainStage, TrainVocoder
+from lalia.training.stages import TrainStage
+from lalia.training.tasks import PredictTokens, Task, TrainPart, TrainVocoder
 
 __all__ = [
     "Batches",

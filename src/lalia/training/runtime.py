@@ -1,13 +1,11 @@
 """What surrounds an update: random seeds, devices, module modes and signals."""
 
-import ctypes
 import hashlib
 import random
 import resource
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from types import FrameType
@@ -16,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lalia.device import malloc_trim
 
 __all__ = ["Interrupts", "MemoryGuard", "evaluating", "seed_everything", "to_device", "train_mode"]
 
@@ -119,10 +119,7 @@ class MemoryGuard:
     """Growth in bytes before anything is given back: pages that are needed again cost time."""
 
     def __init__(self) -> None:
-        self._trim: Callable[[int], int] | None = None
-        if sys.platform == "linux":
-            # Another C library (musl) has no such function.
-            self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._trim = malloc_trim()
         self._least = 0
 
     def check(self) -> None:

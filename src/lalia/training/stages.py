@@ -8,19 +8,10 @@ from lalia.config import Configuration
 from lalia.nn.lora import Lora, LoraLinear, add_lora, merge_lora
 from lalia.store import matches
 from lalia.training.loop import Trainer
-from lalia.training.tasks import Parts, PredictTokens, Prepared, StageData, System, Task, TrainPart, TrainVocoder
+from lalia.training.tasks import PredictTokens, System, Task, TrainPart, TrainVocoder
 
-__all__ = [
-    "Parts",
-    "PredictTokens",
-    "Prepared",
-    "StageData",
-    "System",
-    "Task",
-    "TrainPart",
-    "TrainStage",
-    "TrainVocoder",
-]
+# Files that the first models were saved in have the tasks here.
+__all__ = ["PredictTokens", "TrainPart", "TrainStage", "TrainVocoder"]
 
 
 _TINY_LM_LEARNING_RATE = 2e-3
