@@ -120,9 +120,11 @@ stage_phonemes() {
 
 stage_hear() {
     [ -n "$librispeech" ] || die "LibriSpeech is needed. Give --librispeech DIR."
-    local spoken=()
-    for kind in questions strange prose; do spoken+=(--spoken "$work/$kind"); done
-    "$python" $here/hearing.py train --decoder --librispeech "$librispeech" "${spoken[@]}" "${box[@]}" \
+    local options=(--librispeech "$librispeech" "${box[@]}")
+    for kind in questions strange prose; do options+=(--spoken "$work/$kind"); done
+    "$python" $here/hearing.py train "${options[@]}" -o "$work/hearing-encoder.safetensors"
+    "$python" $here/hearing.py train --decoder "${options[@]}" -o "$work/hearing-both.safetensors"
+    "$python" $here/hearing.py average --of "$work/hearing-encoder.safetensors" --of "$work/hearing-both.safetensors" \
         -o "$work/hearing.safetensors"
 }
 

@@ -1,5 +1,6 @@
 """Talking to a model turn by turn: what it keeps in mind, what comes when, and what it costs."""
 
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -141,6 +142,15 @@ def size_of_a_step(model: Model) -> int:
     """Bytes of the keys and values of a token."""
     shape: Any = model.lms["llm"].backbone.model.config  # type: ignore[union-attr]
     return 2 * int(shape.num_layers * shape.kv_heads * shape.size_of_head) * 4
+
+
+def test_kernels_of_past_turns_are_not_all_kept(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    model.dialogue(speak=False)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    model.dialogue(speak=False)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
 
 
 def test_a_reply_that_is_cut_off_counts_as_said_so_far(model: Model) -> None:

@@ -1,5 +1,6 @@
 """The scripts in ``runs/`` are documentation that runs: they parse, and ask lalia only for what it can do."""
 
+import argparse
 import io
 import json
 import os
@@ -21,7 +22,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lalia.config import override, to_dict
 from lalia.data import Manifest, Utterance
@@ -202,7 +203,7 @@ def test_every_stage_of_mini_asks_for_what_exists(bench: Bench, quick: bool) -> 
     calls = bench.calls()
     assert [c[1] if c[0] == "lalia" else c[0] for c in calls] == [
         *("fetch", "fetch", "fetch", "materials.py", "timed.py", "questions.py", *["speak.py"] * 4),
-        *("phonemes.py", "hearing.py", "train", "train", "train", "export.py", "chat", "eval"),
+        *("phonemes.py", *["hearing.py"] * 3, "train", "train", "train", "export.py", "chat", "eval"),
     ]
     work = str(bench.folder / ("my work-quick" if quick else "my work"))
     for call in calls:
@@ -533,3 +534,15 @@ def test_export_refuses_what_does_not_fit(runs: dict[str, Any], tmp_path: Path) 
     with pytest.raises(CheckpointError):
         export(tmp_path / "vocoder", tmp_path / "nothing", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_what_several_trainings_learned_is_averaged(tmp_path: Path) -> None:
+    hearing = module("hearing", "mini")
+    one, other = {"encoder.w": torch.tensor([1.0, 3.0])}, {"encoder.w": torch.tensor([2.0, 5.0])}
+    other["decoder.w"] = torch.tensor([7.0])
+    for name, tensors in (("one", one), ("other", other)):
+        save_file(tensors, tmp_path / name)
+    hearing.average(argparse.Namespace(of=[tmp_path / "one", tmp_path / "other"], output=tmp_path / "mean"))
+    mean = load_file(tmp_path / "mean")
+    assert mean["encoder.w"].tolist() == [1.5, 4.0]
+    assert mean["decoder.w"].tolist() == [7.0]

@@ -1,6 +1,7 @@
 """Where models run, and the memory that they leave."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 
@@ -8,7 +9,9 @@ import torch
 
 from lalia.errors import LaliaError
 
-__all__ = ["device_of", "give_back", "malloc_trim"]
+__all__ = ["bound_kernels", "device_of", "give_back", "malloc_trim"]
+
+_KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"
 
 
 def device_of(device: str | None) -> torch.device | None:
@@ -25,6 +28,15 @@ def device_of(device: str | None) -> torch.device | None:
         reason = str(error).splitlines()[0].rstrip(".")
         raise LaliaError(f"The device {device!r} cannot be used ({reason}). Give cpu, or leave it out.") from None
     return chosen
+
+
+def bound_kernels() -> None:
+    """Have oneDNN keep its kernels for the last 128 shapes, in place of 1024, if it has none yet and nobody said else.
+
+    Every turn of a conversation is of other lengths: of mini, it would take a megabyte more with each. A training has
+    more kernels in one step, and does without this.
+    """
+    os.environ.setdefault(*_KERNELS)
 
 
 def give_back() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lalia.audio import Audio, AudioLike
+from lalia.device import bound_kernels
 from lalia.encoders.delivery import Delivery, DeliveryState
 from lalia.encoders.transcripts import cut_loop
 from lalia.errors import AudioError, ConfigError
@@ -147,6 +148,7 @@ class Dialogue:
         self._count = 0
         self._listener = model.tokenizer(talk.question)
         self._manner: Manner | None = None if talk.manner is None else model.tokenizer(talk.manner)
+        bound_kernels()
         self._state: State | None
         self._state, self._used = self._begin()
         around = self._template.again + self._template.reply
