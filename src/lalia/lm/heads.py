@@ -72,8 +72,14 @@ class Linear(CellHead):
 
     def compact(self, rows_of: RowsOf) -> None:
         self._compact = rows_of(self.weight)
-        if self._compact is not None:
-            del self.weight
+        if self._compact is None:
+            return
+        del self.weight
+        # What is laid out for products at the first one takes a copy in float32 for a moment: now, and not when all
+        # the rest of a model is in memory too.
+        nobody = torch.zeros(1, self._compact.shape[1], device=self._compact.device)
+        for codebook in range(len(self.num_ids)):
+            self.logits(nobody, self.scope(codebook))
 
     def rows(self, codebook: int) -> range:
         """The rows of the vocabulary that a codebook's ids have."""
