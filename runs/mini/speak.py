@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 
 from asking import requests
@@ -44,7 +44,9 @@ def lines(path: Path) -> Iterator[str]:
 def questions(materials: Path, strange: bool) -> Iterator[str]:
     """What the text LM asked and what a grammar asks, in turn; what is strange is not among the others."""
     asked = materials / "questions.txt"
-    yield from islice(zip_by_turns(requests(6000), lines(asked) if asked.exists() else ()), int(strange), None, 2)
+    both = zip_by_turns(requests(6000), lines(asked) if asked.exists() else ())
+    # In pairs, so that each has of both.
+    yield from (text for i, text in enumerate(both) if i // 2 % 2 == strange)
 
 
 def zip_by_turns(*sources: Iterable[str]) -> Iterator[str]:
