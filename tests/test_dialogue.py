@@ -16,6 +16,7 @@ from lalia.lm import absorb
 from lalia.model import Model, dialogue, words
 from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, _Said, in_circles
 from lalia.model.template import Template
+from lalia.model.voicing import Spoken
 from lalia.recipes import find
 from lalia.streams import TokenSequence, nothing
 from lalia.tokenizers import Manner, soft_text
@@ -364,3 +365,55 @@ def test_a_template_is_taken_apart() -> None:
     assert made == Template(("<s><system>", "</s>\n<user>"), "</s>\n<assistant>", "</s>\n<user>")
     with pytest.raises(ConfigError, match="does not hold instructions"):
         Template.of(_Talker("picky"), "x")
+
+
+def test_what_was_not_heard_was_not_said(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialogue, "in_circles", lambda ids: False)
+    talk = model.dialogue(max_tokens=60)
+    with pytest.raises(ConfigError, match="no spoken reply"):
+        talk.truncate(0.0)
+    talk.answer("Good morning.", typed=True)
+    reply = talk.answer("Tell me about the sea.", typed=True)
+    assert reply.audio is not None
+    before = list(talk._turns[-1].reply)
+    # Random weights write no spaces, so that there are no words to tell apart.
+    monkeypatch.setattr(Spoken, "until", lambda self, seconds: self.text[: int(len(self.text) * seconds)])
+    said = talk.truncate(0.5)
+    assert 0 < len(said) < len(reply.text)
+    assert reply.text.startswith(said.strip())
+    kept = talk._turns[-1].reply
+    assert before[: len(kept)] == kept
+    assert len(model.tokenizer("text").decode(tokens(torch.tensor(kept)))[0]) <= len(said)
+    assert steps(talk._state) == talk._used
+    # What comes after is as if the reply had been no longer.
+    other = model.dialogue(max_tokens=60, speak=False)
+    other._recall([*talk._turns])
+    other._count = talk._count
+    assert other.answer("And then?", typed=True).text == talk.answer("And then?", typed=True).text
+
+
+def test_a_reply_that_was_not_begun_or_heard_to_its_end(model: Model) -> None:
+    talk = model.dialogue(max_tokens=12)
+    reply = talk.answer("Hello.", typed=True)
+    assert reply.audio is not None
+    whole = list(talk._turns[-1].reply)
+    assert talk.truncate(reply.audio.seconds + 1).strip() == reply.text
+    assert talk._turns[-1].reply == whole
+    talk.answer("And now?", typed=True)
+    assert talk.truncate(0.0) == ""
+    assert talk._turns[-1].reply == []
+    assert talk.answer("Still there?", typed=True).audio is not None
+
+
+def test_which_words_are_heard_by_when() -> None:
+    """A reply in three pieces of a second: of the first nothing is voiced that its look-ahead needs."""
+    spoken = Spoken()
+    for text, share in (("One two thr", 0.5), ("One two three four fi", 0.5), ("One two three four five.", 1.0)):
+        spoken.text = text
+        spoken.add(1.0, share)
+    heard = [spoken.until(t) for t in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 2.99, 3.0, 9.0)]
+    assert heard == ["", "", "One", "One", "One two", "One two three", "One two three four", spoken.text, spoken.text]
+    # What was written and never spoken was not heard.
+    spoken.text += " Six."
+    assert spoken.until(9.0) == "One two three four five."
+    assert Spoken("Nothing was said.").until(1.0) == ""

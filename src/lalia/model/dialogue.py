@@ -18,9 +18,10 @@ from lalia.lm import SpeechLM, absorb
 from lalia.model.producing import with_temperature
 from lalia.model.speaking import Reply
 from lalia.model.template import Template
+from lalia.model.voicing import Speech, Spoken, tokens_of
 from lalia.streaming import State
 from lalia.streams import Streams, TokenSequence, nothing
-from lalia.tokenizers import Letters, Manner, Text
+from lalia.tokenizers import Manner, Text
 
 if TYPE_CHECKING:
     from lalia.model.model import Model
@@ -35,9 +36,6 @@ _KNOWN = 8
 
 _NEXT = 8
 """The part of the context that is kept free for what the user says next: of 1024 steps, half a minute of speech."""
-
-_LETTERS = 48
-"""That wait before the speech decoder is run again, while what it made before is playing."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +143,7 @@ class Dialogue:
         self._measuring: DeliveryState | None = None
         self._deliveries: list[Delivery] = []
         """How the user said what he said so far, by which it is told what is usual for him."""
+        self._spoken: Spoken | None = None
         self._count = 0
         self._listener = model.tokenizer(talk.question)
         self._manner: Manner | None = None if talk.manner is None else model.tokenizer(talk.manner)
@@ -168,7 +167,7 @@ class Dialogue:
             if self._manner is not None:
                 self._manner.encode(nobody)
             if self.speak:
-                _Speech(self.model, self.voice, whole=False).push("Hello.", final=True)
+                Speech(self.model, self.voice, whole=False).push("Hello.", final=True)
 
     def _begin(self) -> tuple[State, int]:
         """The state after the instructions, where the user is to speak."""
@@ -194,14 +193,19 @@ class Dialogue:
             # Of a monologue, the end: it is what was said last.
             words = words.cut(words.num_tokens - most)
         after = self._ids(self._template.reply)
-        return {self.talk.before: _tokens(typed), self.talk.question: words, **manner, self.talk.after: _tokens(after)}
+        return {
+            self.talk.before: tokens_of(typed),
+            self.talk.question: words,
+            **manner,
+            self.talk.after: tokens_of(after),
+        }
 
     def _close(self) -> None:
         """Read the end of the last reply, and the template up to the next turn of the user, if that was not done."""
         if self._unseen is None:
             return
         ids = torch.cat([torch.tensor(self._unseen, dtype=torch.long), self._ids(self._template.again)])
-        absorb(self.lm, {self.talk.before: _tokens(ids)}, self._state)
+        absorb(self.lm, {self.talk.before: tokens_of(ids)}, self._state)
         self._used += len(ids)
         self._unseen = None
 
@@ -212,10 +216,7 @@ class Dialogue:
             return
         again = len(self._ids(self._template.again))
         turns, kept, needed = self._turns, 0, 0
-        self._turns, self._unseen = [], None
-        # The old state first, so that there are never two.
-        self._state = None
-        self._state, self._used = self._begin()
+        self._forget()
         # Down to half, so that it does not happen at every turn; but the last is kept, if it can be.
         while kept < len(turns):
             turn = turns[-1 - kept]
@@ -223,9 +224,20 @@ class Dialogue:
             if self._used + needed > (room // 2 if kept else room):
                 break
             kept += 1
-        for turn in turns[len(turns) - kept :]:
+        self._recall(turns[len(turns) - kept :])
+
+    def _forget(self) -> None:
+        """Be as before the first turn."""
+        self._turns, self._unseen = [], None
+        # The old state first, so that there are never two.
+        self._state = None
+        self._state, self._used = self._begin()
+
+    def _recall(self, turns: Sequence[_Turn]) -> None:
+        """Have turns in mind, behind those that are there."""
+        for turn in turns:
             known = self._known(turn.said)
-            known[self.talk.reply] = _tokens(torch.tensor(turn.reply, dtype=torch.long))
+            known[self.talk.reply] = tokens_of(torch.tensor(turn.reply, dtype=torch.long))
             absorb(self.lm, known, self._state)
             self._used += _steps(known)
             self._turns.append(turn)
@@ -265,7 +277,7 @@ class Dialogue:
         """
         started = time.perf_counter()
         timings: dict[str, float] = {}
-        speech = _Speech(self.model, self.voice, whole=self.talk.by_sentence) if self.speak else None
+        speech = Speech(self.model, self.voice, whole=self.talk.by_sentence) if self.speak else None
         question, understood = _Said(str(said)), True
         if not typed:
             heard = self._hear(said)
@@ -274,14 +286,19 @@ class Dialogue:
             yield Heard(heard.text)
         pieces = self._reply(question, timings, started) if understood else iter([self.talk.unclear])
         text, sounds = "", []
+        spoken = Spoken()
+        # What was not understood is no turn, and what is said to it is not kept in mind.
+        self._spoken = spoken if understood else None
         for piece in chain(pieces, [None]):
             text += piece or ""
+            spoken.text = text
             if piece:
                 yield Written(piece)
             made = None if speech is None else speech.push(piece or "", final=piece is None)
             if made is not None and made.samples.shape[-1]:
                 timings.setdefault("first_audio_ms", 1000 * (time.perf_counter() - started))
                 sounds.append(made)
+                spoken.add(made.seconds, speech.share if speech else 0.0)
                 yield Sound(made)
                 if sum(x.seconds for x in sounds) >= self.seconds:
                     break
@@ -296,6 +313,31 @@ class Dialogue:
         self._close()
         self._make_room(self.context // _NEXT)
         yield Said(Reply(text.strip(), audio, timings))
+
+    def truncate(self, seconds: float) -> str:
+        """Have the last reply end where the user stopped it: what he did not hear was not said.
+
+        The language model is to have read no more than that, and reads the conversation again up to there.
+
+        :param seconds: of its sound that were heard.
+        :returns: the part of its text that counts as said: whole words.
+        :raises ConfigError: there is no reply whose text is known.
+        """
+        if not self._turns or self._spoken is None:
+            raise ConfigError("There is no spoken reply to end. Have one said first.")
+        text, turn = self._spoken.until(seconds), self._turns[-1]
+        writer, kept, length = self._text.stream(), 0, 0
+        for one in turn.reply:
+            length += len(writer.push([one]))
+            if length > len(text):
+                break
+            kept += 1
+        if kept < len(turn.reply):
+            turns = [*self._turns[:-1], replace(turn, reply=turn.reply[:kept])]
+            self._forget()
+            self._recall(turns)
+        self._spoken = None
+        return text
 
     def answer(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Reply:
         """The whole reply to what the user says; see ``turn``."""
@@ -377,51 +419,9 @@ class _Hearing:
     understood: bool
 
 
-class _Speech:
-    """Text to sound as it comes.
-
-    :param whole: sentence by sentence, each by itself, as a synthesizer does that has to see a sentence to its end.
-    """
-
-    def __init__(self, model: "Model", voice: int | None, *, whole: bool) -> None:
-        vocoder = model.vocoder
-        assert vocoder is not None
-        (self._stream,) = vocoder.reads
-        letters = model.tokenizer(self._stream)
-        assert isinstance(letters, Letters)
-        self._vocoder, self._voice, self._writer, self._whole = vocoder, voice, letters.stream(), whole
-        self._ends = torch.tensor([letters.config.alphabet.index(c) for c in ".?!" if c in letters.config.alphabet])
-        self._state = vocoder.init_state(1)
-        self._waiting = torch.zeros(0, dtype=torch.long)
-        # Before all that it looks ahead at is there, a run would give nothing.
-        self._enough = 1 if whole else 1 + vocoder.ahead
-
-    def push(self, text: str, *, final: bool = False) -> Audio | None:
-        """The sound that is certain by now; None where it is too little to be worth a run of the network."""
-        self._waiting = torch.cat([self._waiting, self._writer.push(text, final=final).values[0, 0]])
-        ready = len(self._waiting)
-        if self._whole and not final:
-            ends = torch.isin(self._waiting, self._ends).nonzero()
-            ready = int(ends[-1]) + 1 if len(ends) else 0
-        if not final and ready < self._enough:
-            return None
-        letters, self._waiting = self._waiting[:ready], self._waiting[ready:]
-        with torch.inference_mode():
-            made = self._vocoder.decode(
-                {self._stream: _tokens(letters)}, self._state, final=final or self._whole, speaker=self._voice
-            )
-        if made.samples.shape[-1] and not self._whole:
-            self._enough = _LETTERS
-        return Audio(made.samples.float().cpu(), made.sample_rate)
-
-
 def in_circles(ids: Sequence[int]) -> bool:
     """Whether a text says the same few tokens again and again: small language models do, and would to the limit."""
     return cut_loop(ids, longest=_LONGEST_CIRCLE, rounds=_CIRCLES, least=_CIRCLES) is not None
-
-
-def _tokens(ids: Tensor) -> TokenSequence:
-    return TokenSequence(ids[None, None], torch.tensor([len(ids)]))
 
 
 def _steps(known: Streams) -> int:
