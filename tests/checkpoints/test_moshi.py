@@ -1,8 +1,6 @@
 """Moshi's weights, from transformers and from Kyutai: the same networks."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from lalia.checkpoints import moshi
 from lalia.errors import WeightsError
 from lalia.nn.depth import DepthTransformer

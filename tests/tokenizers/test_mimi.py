@@ -1,12 +1,9 @@
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from lalia.audio import Audio
 from lalia.checkpoints.mimi import state_dict
 from lalia.cli import main

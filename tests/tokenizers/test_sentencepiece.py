@@ -1,11 +1,9 @@
 """SentencePiece's files: the same ids as through the converter of transformers."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from lalia.errors import ConfigError, WeightsError
 from lalia.tokenizers import Text
 from lalia.tokenizers.sentencepiece import read

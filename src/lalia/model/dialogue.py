@@ -16,9 +16,9 @@ from lalia.encoders.transcripts import cut_loop
 from lalia.errors import AudioError, ConfigError
 from lalia.lm import SpeechLM, absorb
 from lalia.model.producing import with_temperature
-from lalia.model.speaking import Reply
 from lalia.model.template import Template
 from lalia.model.voicing import Speech, Spoken, tokens_of
+from lalia.realtime.events import Event, Heard, Reply, Said, Sound, Written
 from lalia.streaming import State
 from lalia.streams import Streams, TokenSequence, nothing
 from lalia.tokenizers import Manner, Text
@@ -36,37 +36,6 @@ _KNOWN = 8
 
 _NEXT = 8
 """The part of the context that is kept free for what the user says next: of 1024 steps, half a minute of speech."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the model has heard, in words, where it tells."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Written:
-    """A piece of the text of the reply."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A piece of the reply [1, 1, N]."""
-
-    audio: Audio
-
-
-@dataclass(frozen=True)
-class Said:
-    """The reply is over; all of it."""
-
-    reply: Reply
-
-
-Event = Heard | Written | Sound | Said
 
 
 @dataclass(frozen=True)
@@ -144,6 +113,8 @@ class Dialogue:
         self._deliveries: list[Delivery] = []
         """How the user said what he said so far, by which it is told what is usual for him."""
         self._spoken: Spoken | None = None
+        self._answered = True
+        """Whether the last reply is one to a turn: what was not understood is none, and asking for it is not kept."""
         self._count = 0
         self._listener = model.tokenizer(talk.question)
         self._manner: Manner | None = None if talk.manner is None else model.tokenizer(talk.manner)
@@ -283,12 +254,11 @@ class Dialogue:
             heard = self._hear(said)
             question, understood = heard.said, heard.understood
             timings["encode_ms"] = 1000 * (time.perf_counter() - started)
-            yield Heard(heard.text)
+            yield Heard(heard.text, heard.understood)
         pieces = self._reply(question, timings, started) if understood else iter([self.talk.unclear])
         text, sounds = "", []
         spoken = Spoken()
-        # What was not understood is no turn, and what is said to it is not kept in mind.
-        self._spoken = spoken if understood else None
+        self._spoken, self._answered = spoken, understood
         for piece in chain(pieces, [None]):
             text += piece or ""
             spoken.text = text
@@ -323,9 +293,12 @@ class Dialogue:
         :returns: the part of its text that counts as said: whole words.
         :raises ConfigError: there is no reply whose text is known.
         """
-        if not self._turns or self._spoken is None:
+        if self._spoken is None:
             raise ConfigError("There is no spoken reply to end. Have one said first.")
-        text, turn = self._spoken.until(seconds), self._turns[-1]
+        text, self._spoken = self._spoken.until(seconds), None
+        if not self._answered:
+            return text
+        turn = self._turns[-1]
         writer, kept, length = self._text.stream(), 0, 0
         for one in turn.reply:
             length += len(writer.push([one]))
@@ -336,8 +309,21 @@ class Dialogue:
             turns = [*self._turns[:-1], replace(turn, reply=turn.reply[:kept])]
             self._forget()
             self._recall(turns)
-        self._spoken = None
         return text
+
+    def retract(self) -> None:
+        """Have the last turn, the user's and the reply, not been said: he was not done when it began.
+
+        :raises ConfigError: there is none.
+        """
+        if self._spoken is None:
+            raise ConfigError("There is no turn to retract. Have one first.")
+        self._spoken = None
+        if self._answered:
+            turns = self._turns[:-1]
+            self._forget()
+            self._recall(turns)
+            self._deliveries = self._deliveries[:-1]
 
     def answer(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Reply:
         """The whole reply to what the user says; see ``turn``."""

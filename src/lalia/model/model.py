@@ -1,7 +1,7 @@
 """A recipe with its parts: what a user holds."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from lalia.model.weights import TOKENIZERS, assign_tensors, load_tensors, split_
 from lalia.nn.half import halve_
 from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
+from lalia.realtime import Activity, TurnSession
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, matches, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
@@ -433,6 +434,22 @@ class Model:
             self._warm = True
             give_back()
         return begun
+
+    def session(
+        self,
+        config: TurnSession.Config | None = None,
+        *,
+        activity: Activity | None = None,
+        patience: Callable[[str], float] | None = None,
+        **settings: Any,
+    ) -> TurnSession:
+        """A conversation in real time: pieces of sound come in, and what comes of them; see ``TurnSession``.
+
+        :param settings: of the conversation; see ``Dialogue``.
+        :raises ConfigError: the model keeps no conversation.
+        :raises MissingDependency: nothing is installed that tells when somebody speaks.
+        """
+        return TurnSession(self.dialogue(**settings), config, activity=activity, patience=patience)
 
     def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:
         """An answer to a spoken question as it comes: what was heard, text, sound; see ``Dialogue.turn``.

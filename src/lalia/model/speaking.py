@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +14,7 @@ from lalia.lm import Graph, SpeechLM
 from lalia.lm.graph import HIDDEN_SUFFIX
 from lalia.model.continuation import Continuation
 from lalia.model.producing import Wanted, produce
+from lalia.realtime.events import Reply
 from lalia.recipe import Recipe
 from lalia.streams import Streams
 from lalia.tokenizers import Text
@@ -29,22 +29,6 @@ _TEXT_TOKENS = 256
 
 _TOKENS_PER_SECOND = 60
 """More than any stream without a clock has."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer.
-
-    :param text: what the model says, where it has words for it; else empty.
-    :param audio: how it says it; None where it was not asked for, or the model only writes.
-    :param timings: ``first_audio_ms``, ``total_ms`` and ``rtf`` (seconds of work per second of speech).
-    :param streams: all that the answer consists of, and what it answers to.
-    """
-
-    text: str
-    audio: Audio | None
-    timings: Mapping[str, float]
-    streams: Streams = field(default_factory=dict, repr=False)
 
 
 def _parts(layout: Layout) -> list[Layout]:

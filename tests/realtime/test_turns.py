@@ -1,0 +1,214 @@
+"""Turns in real time: scenes with a model that is told what to say, and one with a model of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lalia.audio import Audio
+from lalia.errors import AudioError, ConfigError
+from lalia.model import Model
+from lalia.realtime import (
+    Activity,
+    Draft,
+    Finished,
+    Heard,
+    Ignored,
+    Interrupted,
+    Reply,
+    Said,
+    SessionEvent,
+    Sound,
+    Started,
+    Stopped,
+    TurnSession,
+    Written,
+)
+from lalia.recipes import find
+from loud import Loud
+
+RATE, PIECE = 16_000, 320
+
+
+class Parrot:
+    """A conversation that answers what was said with so many pieces of 0.25 s of sound, and remembers what happened."""
+
+    def __init__(self, pieces: int = 8, *, understood: bool = True) -> None:
+        self.pieces, self.understood = pieces, understood
+        self.happened: list[Any] = []
+        self.heard: list[Tensor] = []
+        self.made = 0
+
+    def listen(self, piece: Audio) -> str:
+        self.heard.append(piece.samples[0, 0])
+        return f"{sum(len(x) for x in self.heard) // 8000} words"
+
+    def turn(self) -> Iterator[Any]:
+        sound = torch.cat(self.heard)
+        self.heard = []
+        self.happened.append(("turn", len(sound) / RATE))
+        yield Heard("words", self.understood)
+        for i in range(self.pieces):
+            self.made += 1
+            yield Written(f"{i} ")
+            yield Sound(Audio(torch.full((1, 1, 6000), 0.1), 24_000))
+        yield Said(Reply("all", None, {}))
+
+    def truncate(self, seconds: float) -> str:
+        self.happened.append(("truncate", round(seconds, 2)))
+        return "so far"
+
+    def retract(self) -> None:
+        self.happened.append("retract")
+
+
+def scene(*parts: float) -> Tensor:
+    """Silence and voice in turns, seconds of each, beginning with silence."""
+    return torch.cat([torch.full((round(RATE * t),), 0.9 * (i % 2)) for i, t in enumerate(parts)])
+
+
+def play(sound: Tensor, talk: Parrot, size: int = PIECE, **config: Any) -> list[tuple[float, SessionEvent]]:
+    session = TurnSession(talk, TurnSession.Config(**config), activity=Activity(detector=Loud()))
+    return [(session.time, e) for x in sound.split(size) for e in session.push(Audio(x, RATE))]
+
+
+def kinds(events: list[tuple[float, SessionEvent]]) -> list[type]:
+    return [type(e) for _, e in events if not isinstance(e, Draft | Written | Sound | Heard)]
+
+
+def at(events: list[tuple[float, SessionEvent]], kind: type) -> float:
+    return next(t for t, e in events if isinstance(e, kind))
+
+
+def test_a_turn_is_answered_and_played_to_its_end() -> None:
+    talk = Parrot()
+    events = play(scene(1.0, 1.0, 4.0), talk)
+    assert kinds(events) == [Started, Stopped, Said, Finished]
+    started, stopped = (next(e for _, e in events if isinstance(e, k)) for k in (Started, Stopped))
+    assert started == Started(pytest.approx(1.0, abs=0.03))
+    assert stopped == Stopped(pytest.approx(2.0, abs=0.03))
+    assert at(events, Stopped) == pytest.approx(2.5, abs=0.03)
+    # What is heard begins with what was before the voice, and ends with the silence.
+    assert talk.happened == [("turn", pytest.approx(1.8, abs=0.05))]
+    assert at(events, Sound) == pytest.approx(2.5, abs=0.03)
+    assert at(events, Finished) == pytest.approx(4.5, abs=0.05)
+
+
+def test_no_more_is_made_than_is_wanted_by_now() -> None:
+    talk = Parrot(40)
+    events = play(scene(0.2, 0.5, 2.5), talk, lead=0.5)
+    played = 3.2 - at(events, Sound)
+    assert talk.made * 0.25 == pytest.approx(played + 0.5, abs=0.26)
+
+
+def test_who_speaks_while_a_reply_is_heard_stops_it_at_once() -> None:
+    talk = Parrot(40)
+    events = play(scene(0.2, 1.0, 2.0, 1.0, 1.0), talk)
+    stop = at(events, Interrupted)
+    # A tenth of a second until it counts as a voice, and then within the piece.
+    assert stop == pytest.approx(3.2 + 0.1, abs=0.03)
+    assert not [e for t, e in events if isinstance(e, Sound) and 3.3 < t < 4.6]
+    (event,) = [e for _, e in events if isinstance(e, Interrupted)]
+    assert event == Interrupted(pytest.approx(stop - at(events, Sound), abs=0.01), "so far")
+    assert talk.happened[1] == ("truncate", pytest.approx(event.heard, abs=0.01))
+    # The second turn is what was said in it.
+    assert talk.happened[2] == ("turn", pytest.approx(1.8, abs=0.05))
+
+
+def test_who_goes_on_as_the_reply_begins_was_not_done() -> None:
+    talk = Parrot(40)
+    events = play(scene(0.5, 1.0, 0.7, 1.0, 1.0), talk)
+    assert [type(e) for _, e in events if isinstance(e, Started | Stopped | Interrupted)] == [
+        *(Started, Stopped, Started, Interrupted, Stopped)
+    ]
+    assert talk.happened[1] == "retract"
+    # Both parts and the pause are one.
+    assert talk.happened[2] == ("turn", pytest.approx(3.5, abs=0.1))
+
+
+def test_a_reply_that_may_not_be_interrupted_is_not() -> None:
+    talk = Parrot(8)
+    events = play(scene(0.2, 1.0, 1.0, 0.5, 4.0), talk, interruptible=False)
+    assert kinds(events) == [Started, Stopped, Said, Finished]
+    assert len(talk.happened) == 1
+
+
+def test_what_is_not_understood_is_not_answered_unless_it_is_to_ask() -> None:
+    talk = Parrot(understood=False)
+    events = play(scene(0.2, 1.0, 2.0), talk)
+    assert kinds(events) == [Started, Stopped, Ignored]
+    assert talk.made == 0
+    assert Said in kinds(play(scene(0.2, 1.0, 4.0), Parrot(understood=False), ask=True))
+
+
+def test_silence_and_clicks_are_nothing() -> None:
+    talk = Parrot()
+    assert play(scene(1.0, 0.05, 1.0, 0.05, 2.0), talk) == []
+    assert talk.happened == []
+
+
+def test_how_long_it_waits_may_depend_on_what_was_said() -> None:
+    session = TurnSession(
+        Parrot(), activity=Activity(detector=Loud()), patience=lambda draft: 1.0 if draft >= "2" else 0.2
+    )
+    sound = scene(0.2, 1.0, 3.0)
+    stopped = [session.time for x in sound.split(PIECE) for e in session.push(Audio(x, RATE)) if isinstance(e, Stopped)]
+    assert stopped == [pytest.approx(2.2, abs=0.03)]
+
+
+@settings(max_examples=20)
+@given(st.integers(300, 4000), st.lists(st.floats(0.05, 1.0), min_size=2, max_size=5))
+def test_turns_do_not_depend_on_how_the_sound_comes(size: int, parts: list[float]) -> None:
+    sound, talks = scene(*parts, 2.0), [Parrot(3), Parrot(3)]
+    for talk, n in zip(talks, (160, size), strict=True):
+        play(sound, talk, n, interruptible=False)
+    heard, other = ([x[1] for x in talk.happened if x[0] == "turn"] for talk in talks)
+    if len(heard) == len(other):
+        assert other == [pytest.approx(x, abs=2 * size / RATE + 0.05) for x in heard]
+    else:
+        # A piece of sound may end in the silence behind it.
+        assert size > 160
+
+
+def test_bad_sound_is_named_and_nothing_is_lost() -> None:
+    session = TurnSession(Parrot(), activity=Activity(detector=Loud()))
+    list(session.push(Audio(torch.zeros(480), 48_000)))
+    with pytest.raises(AudioError, match="16000 Hz, and came at 48000"):
+        list(session.push(Audio(torch.zeros(160), RATE)))
+    with pytest.raises(AudioError, match="finite"):
+        list(session.push(Audio(torch.full((480,), torch.nan), 48_000)))
+    assert session.time == pytest.approx(0.01)
+    with pytest.raises(ConfigError, match="silence"):
+        TurnSession.Config(silence=0.0)
+
+
+def test_a_model_that_hears_and_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights understand nothing, so that they are told to; what they say is long enough to be interrupted."""
+    from lalia.model import dialogue
+    from lalia.tokenizers import soft_text
+
+    monkeypatch.setattr(soft_text.Heard, "understood", True)
+    monkeypatch.setattr(dialogue, "in_circles", lambda ids: False)
+    torch.manual_seed(0)
+    model = Model(find("mini").tiny())
+    for name, p in model.module.named_parameters():
+        if p.ndim > 1:
+            torch.nn.init.normal_(p, std=0.3) if "vocoder" in name else p.data.mul_(8)
+    question = Audio.load(Path(__file__).parents[2] / "examples/question.flac", mono=True).to(RATE).samples[0, 0]
+    voice = question / question.abs().max()
+    sound = torch.cat([torch.zeros(RATE // 2), voice, torch.zeros(3 * RATE), voice, torch.zeros(2 * RATE)])
+    loud = Loud()
+    monkeypatch.setattr(Loud, "__call__", lambda self, frame: float(frame.abs().max() > 0.02))
+    with model.session(TurnSession.Config(silence=0.6), activity=Activity(detector=loud), max_tokens=60) as session:
+        events = [(session.time, e) for x in sound.split(5 * PIECE) for e in session.push(Audio(x, RATE))]
+    seen = kinds(events)
+    assert seen[:2] == [Started, Stopped]
+    assert seen.count(Stopped) == 2
+    talk: Any = session.conversation
+    assert len(talk._turns) == 2
+    assert int(talk._state.position[0]) == talk._used
