@@ -17,24 +17,16 @@ from lalia.model import Model, dialogue, words
 from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, _Said, in_circles
 from lalia.model.template import Template
 from lalia.model.voicing import Spoken
-from lalia.recipes import find
 from lalia.streams import TokenSequence, nothing
 from lalia.tokenizers import Manner, soft_text
+from tiny_mini import tiny_mini
 
 QUESTION = Path(__file__).parents[1] / "examples/question.flac"
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    torch.manual_seed(0)
-    made = Model(find("mini").tiny())
-    for name, p in made.module.named_parameters():
-        # Far from uniform, so that nothing hangs on rounding, and no reply that ends at once.
-        if p.ndim > 1 and "vocoder" in name:
-            torch.nn.init.normal_(p, std=0.3)
-        elif p.ndim > 1:
-            p.data *= 8
-    return made
+    return tiny_mini()
 
 
 def steps(state: Any) -> int:

@@ -12,7 +12,6 @@ import sys
 import tarfile
 import types
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from lalia.data import Manifest, Utterance
 from lalia.errors import CheckpointError, DataError, WeightsError
 from lalia.evaluation.benchmarks.bundled import TEXTS
 from lalia.tokenizers import SoftText
+from programs import program_at
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "runs").rglob("*.sh"))
@@ -39,13 +39,7 @@ STAGES = ("setup", "materials", "speak", "units", "tokens", "vocoder", "lm", "ex
 
 def module(name: str, of: str = "mini-gslm") -> types.ModuleType:
     """One of the programs of a run."""
-    spec = spec_from_file_location(f"run_{name}", ROOT / "runs" / of / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = module_from_spec(spec)
-    sys.modules[spec.name] = loaded  # dataclasses look themselves up
-    spec.loader.exec_module(loaded)
-    return loaded
+    return program_at(ROOT / "runs" / of / f"{name}.py")
 
 
 # -- what every script has to be ----------------------------------------------------------------

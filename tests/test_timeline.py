@@ -1,6 +1,5 @@
 """The picture of a conversation in time is drawn from a real one."""
 
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -11,18 +10,14 @@ import torch
 from lalia.audio import Audio
 from lalia.model import Model
 from lalia.recipes import find
+from programs import program_at
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def timeline() -> Any:
-    spec = spec_from_file_location("timeline", ROOT / "tools/timeline.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return program_at(ROOT / "tools/timeline.py")
 
 
 def texts(picture: str) -> list[str]:

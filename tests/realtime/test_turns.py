@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError
-from lalia.model import Model
 from lalia.realtime import (
     Activity,
     Draft,
@@ -29,8 +28,8 @@ from lalia.realtime import (
     TurnSession,
     Written,
 )
-from lalia.recipes import find
 from loud import Loud
+from tiny_mini import tiny_mini
 
 RATE, PIECE = 16_000, 320
 
@@ -194,11 +193,7 @@ def test_a_model_that_hears_and_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(soft_text.Heard, "understood", True)
     monkeypatch.setattr(dialogue, "in_circles", lambda ids: False)
-    torch.manual_seed(0)
-    model = Model(find("mini").tiny())
-    for name, p in model.module.named_parameters():
-        if p.ndim > 1:
-            torch.nn.init.normal_(p, std=0.3) if "vocoder" in name else p.data.mul_(8)
+    model = tiny_mini()
     question = Audio.load(Path(__file__).parents[2] / "examples/question.flac", mono=True).to(RATE).samples[0, 0]
     voice = question / question.abs().max()
     sound = torch.cat([torch.zeros(RATE // 2), voice, torch.zeros(3 * RATE), voice, torch.zeros(2 * RATE)])

@@ -79,7 +79,7 @@ class Linear(CellHead):
         # the rest of a model is in memory too.
         nobody = torch.zeros(1, self._compact.shape[1], device=self._compact.device)
         for codebook in range(len(self.num_ids)):
-            self.logits(nobody, self.scope(codebook))
+            self.logits(nobody, self._drawn(codebook))
 
     def rows(self, codebook: int) -> range:
         """The rows of the vocabulary that a codebook's ids have."""
@@ -87,7 +87,11 @@ class Linear(CellHead):
 
     def scope(self, codebook: int) -> range:
         """The rows over which the softmax of a codebook runs: what cannot come has no part in it, as in ``draw``."""
-        return range(self.vocabulary.size) if self.joint else self.rows(codebook)[: self.num_ids[codebook]]
+        return range(self.vocabulary.size) if self.joint else self._drawn(codebook)
+
+    def _drawn(self, codebook: int) -> range:
+        """The rows of what can come: an end that a codebook cannot have is not drawn."""
+        return self.rows(codebook)[: self.num_ids[codebook]]
 
     def logits(self, hidden: Tensor, rows: range) -> Tensor:
         """[n, D] to [n, V] over some rows of the vocabulary."""
@@ -98,8 +102,7 @@ class Linear(CellHead):
         return packed.linear(hidden, weight.to(hidden.dtype))
 
     def draw(self, ask: Ask) -> list[int]:
-        # An end that a codebook cannot have is not drawn.
-        return ask.pick(self.logits(ask.hidden, self.rows(ask.codebook)[: self.num_ids[ask.codebook]]))
+        return ask.pick(self.logits(ask.hidden, self._drawn(ask.codebook)))
 
     def nll(self, hidden: Tensor, grid: Grid) -> Tensor:
         present, values = grid.present(self.stream), grid.values[self.stream]

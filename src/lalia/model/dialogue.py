@@ -204,6 +204,12 @@ class Dialogue:
         self._state = None
         self._state, self._used = self._begin()
 
+    def _go_back(self, *instead: _Turn) -> None:
+        """Have the last turn not been, or been another."""
+        turns = [*self._turns[:-1], *instead]
+        self._forget()
+        self._recall(turns)
+
     def _recall(self, turns: Sequence[_Turn]) -> None:
         """Have turns in mind, behind those that are there."""
         for turn in turns:
@@ -296,7 +302,7 @@ class Dialogue:
         if self._spoken is None:
             raise ConfigError("There is no spoken reply to end. Have one said first.")
         text, self._spoken = self._spoken.until(seconds), None
-        if not self._answered:
+        if not self._answered or not self._turns:
             return text
         turn = self._turns[-1]
         writer, kept, length = self._text.stream(), 0, 0
@@ -306,9 +312,7 @@ class Dialogue:
                 break
             kept += 1
         if kept < len(turn.reply):
-            turns = [*self._turns[:-1], replace(turn, reply=turn.reply[:kept])]
-            self._forget()
-            self._recall(turns)
+            self._go_back(replace(turn, reply=turn.reply[:kept]))
         return text
 
     def retract(self) -> None:
@@ -320,9 +324,7 @@ class Dialogue:
             raise ConfigError("There is no turn to retract. Have one first.")
         self._spoken = None
         if self._answered:
-            turns = self._turns[:-1]
-            self._forget()
-            self._recall(turns)
+            self._go_back()
             self._deliveries = self._deliveries[:-1]
 
     def answer(self, said: "AudioLike | None" = None, *, typed: bool = False) -> Reply:

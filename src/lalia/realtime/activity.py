@@ -79,13 +79,18 @@ class Activity:
     def __init__(self, config: Config | None = None, detector: Detector | None = None) -> None:
         self.config = config or self.Config()
         self.detector: Detector = detector or Silero()
-        self._rest = torch.zeros(0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again."""
+        self.detector.reset()
+        self.speaking = False
+        self._rest: Tensor = torch.zeros(0)
         self._frames = 0
         self._since: int | None = None
         """The frame since which all have been speech."""
         self._spoken: int | None = None
         """The frame behind the last one that was speech, of speech that counts."""
-        self.speaking = False
 
     @property
     def sample_rate(self) -> int:
@@ -112,11 +117,6 @@ class Activity:
         for frame in samples[:whole].view(-1, size):
             self._hear(self.detector(frame))
             yield self.speaking
-
-    def reset(self) -> None:
-        """Begin again."""
-        self.detector.reset()
-        self._rest, self._frames, self._since, self._spoken, self.speaking = torch.zeros(0), 0, None, None, False
 
     def _hear(self, probability: float) -> None:
         lower = 0.0 if self._since is None else self._LOWER

@@ -4,7 +4,6 @@ There is no clock and no thread: time is the sound that came in, and the work is
 a session is as deterministic as its model, and runs as well from a file as from a microphone or a socket.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -240,6 +239,6 @@ class TurnSession:
                 self._begun = self.time if self._begun is None else self._begun
                 self._made += event.audio.seconds
             yield event
-        if self._events is None and self._begun is not None and self.played >= self._made - math.ulp(self._made):
+        if self._begun is not None and not self.replying:
             self._begun, self._made = None, 0.0
             yield Finished()
