@@ -205,5 +205,5 @@ def test_a_model_that_hears_and_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[:2] == [Started, Stopped]
     assert seen.count(Stopped) == 2
     talk: Any = session.conversation
-    assert len(talk._turns) == 2
-    assert int(talk._state.position[0]) == talk._used
+    assert len(talk.memory.turns) == 2
+    assert int(talk.memory.state.position[0]) == talk.memory.used

@@ -42,6 +42,11 @@ class KVState(State):
             room = max(most, 2 * self.capacity)
             self._widen(room if self.window is None else min(room, self.window))
 
+    def rewind(self, steps: int) -> None:
+        """Have every row stand where it had taken so many steps; only without a window, in which these are gone."""
+        assert self.window is None, "what a window has passed is gone"
+        self.position = torch.full_like(self.position, steps)
+
     def reset(self, fresh: "KVState", rows: Tensor) -> "KVState":
         old, new = (KVState(s.keys, s.values, s.position, s.window) for s in (self, fresh))
         capacity = max(old.capacity, new.capacity)
