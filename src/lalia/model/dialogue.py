@@ -295,6 +295,10 @@ class Dialogue:
             kept += 1
         return list(ids[:kept])
 
+    def reply_ids(self, text: str) -> list[int]:
+        """The ids of a reply that somebody else gave."""
+        return list(map(int, self._text.encode(text).values[0, 0].tolist()))
+
     def truncate(self, seconds: float) -> str:
         """Have the last reply end where the user stopped it: what he did not hear was not said.
 

@@ -467,6 +467,11 @@ class Model:
         vocoder, number = self._vocoder(), self.voice(voice)
         return words.say(self, vocoder.reads, text, voice=number)
 
+    def stream_say(self, text: str, *, voice: int | str | None = None) -> Iterator[Audio]:
+        """A text, read out piece by piece; raises as ``say``, before the first piece."""
+        vocoder, number = self._vocoder(), self.voice(voice)
+        return words.stream_say(self, vocoder.reads, text, voice=number)
+
     def transcribe(self, audio: AudioLike, *, beams: int = 5) -> str:
         """What is said in a recording, as the model hears it.
 
