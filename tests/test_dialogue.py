@@ -12,7 +12,7 @@ import torch
 import lalia
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, DataError
-from lalia.lm import absorb
+from lalia.lm import ContinuousBatch, absorb
 from lalia.model import Model, dialogue, memory, words
 from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, in_circles
 from lalia.model.memory import Request
@@ -475,3 +475,30 @@ def test_what_is_typed_and_heard_is_one_turn(model: Model) -> None:
     talk = model.dialogue(max_tokens=8, speak=False)
     assert talk.answer(both).text
     assert steps(talk.memory.state) == talk.memory.used
+
+
+def test_conversations_at_once_are_as_each_alone(model: Model) -> None:
+    """Replies that are written together, begun and ended in between, and one that is cut off."""
+    batch = ContinuousBatch(model.lms["llm"])  # type: ignore[arg-type]
+    together, alone = (
+        [model.dialogue(max_tokens=20, seed=i, speak=False, **more) for i in range(3)]
+        for more in ({"batch": batch}, {})
+    )
+    for text in ("Tell me of ships.", "And of the sea?"):
+        turns = [talk.turn(text + str(i), typed=True) for i, talk in enumerate(together)]
+        for _ in range(4):
+            next(turns[2])
+        turns[2].close()
+        pending = turns[:2]
+        while pending:
+            pending = [t for t in pending if next(t, None) is not None]
+        for i, talk in enumerate(alone):
+            events = talk.turn(text + str(i), typed=True)
+            for n, _ in enumerate(events):
+                if i == 2 and n == 3:
+                    events.close()
+    for talk, other in zip(together, alone, strict=True):
+        assert [t.reply for t in talk.memory.turns] == [t.reply for t in other.memory.turns]
+        assert talk.memory.unseen == other.memory.unseen
+        assert steps(talk.memory.state) == talk.memory.used == other.memory.used
+    assert not batch.rows

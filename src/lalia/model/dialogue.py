@@ -14,7 +14,7 @@ from lalia.device import bound_kernels
 from lalia.encoders.delivery import Delivery, DeliveryState
 from lalia.encoders.transcripts import cut_loop
 from lalia.errors import AudioError, ConfigError
-from lalia.lm import SpeechLM
+from lalia.lm import ContinuousBatch, SpeechLM
 from lalia.model.memory import Memory, Request, Turn
 from lalia.model.producing import with_temperature
 from lalia.model.voicing import Speech, Spoken
@@ -65,6 +65,7 @@ class Dialogue:
     :param temperature: of sampling; the recipe's when not given, 0 is the likeliest.
     :param voice: of the vocoder.
     :param speak: whether replies are spoken too.
+    :param batch: in which replies are written beside those of other conversations.
     :raises ConfigError: the model is not one that is talked to so, or a setting is out of range.
     """
 
@@ -80,6 +81,7 @@ class Dialogue:
         seed: int = 0,
         voice: int | str | None = None,
         speak: bool = True,
+        batch: ContinuousBatch | None = None,
     ) -> None:
         talk = model.recipe.talk
         if talk is None:
@@ -90,6 +92,7 @@ class Dialogue:
             )
         self.model, self.talk = model, talk
         self.lm: SpeechLM = model.lms[talk.lm]  # type: ignore[assignment]
+        self._generate = self.lm.generate if batch is None else batch.generate
         self.seconds, self.max_tokens, self.seed = seconds, max_tokens, seed
         self.speak = speak and model.vocoder is not None
         self.voice = model.voice(voice) if self.speak else None
@@ -246,7 +249,7 @@ class Dialogue:
         turn, known = self.memory.ask(request)
         self._count += 1
         writer = self._text.stream()
-        made = self.lm.generate(
+        made = self._generate(
             known,
             sampler=self._sampler,
             complete=list(known),

@@ -156,8 +156,8 @@ class Memory:
         if same == len(self.turns):
             self.close()
         elif isinstance(self.state, KVState) and self.state.window is None:
-            self.used = self._marks[same]
-            self.state.rewind(self.used)
+            taken, self.used = int(self.state.position[0]), self._marks[same]
+            self.state.rewind(taken - self.used)
             self.turns, self._marks, self.unseen = self.turns[:same], self._marks[:same], None
         else:
             self._forget()

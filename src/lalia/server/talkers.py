@@ -5,6 +5,7 @@ from typing import Any
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError
+from lalia.lm import ContinuousBatch, SpeechLM
 from lalia.model.dialogue import Dialogue
 from lalia.model.model import Model
 from lalia.realtime import Listening, Patience
@@ -26,10 +27,13 @@ class Talker:
         self.voices = _voices(model)
         # Everything that is done at a first use alone is done before anybody waits.
         model.dialogue()
+        lm = model.lms[model.recipe.talk.lm]
+        assert isinstance(lm, SpeechLM)
+        self._batch = ContinuousBatch(lm)
 
     def dialogue(self, **settings: Any) -> Dialogue:
-        """A new conversation."""
-        return self.model.dialogue(**settings)
+        """A new conversation, whose replies are written together with those of the others."""
+        return self.model.dialogue(batch=self._batch, **settings)
 
     def voice(self, name: str | None) -> int | None:
         """The number of a voice; the first where none is named, or one of OpenAI's that every client has by default.
