@@ -1,5 +1,6 @@
 """Ways to talk to the server: a session with nothing in between, and a server on a port of its own."""
 
+import asyncio
 import json
 import threading
 from typing import Any
@@ -73,7 +74,8 @@ class Running:
             self.server.app, port=0, log_config=None, ws_max_size=settings.message_bytes, ws_ping_interval=None
         )
         self._uvicorn = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._uvicorn.run, daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         while not self._uvicorn.started:
             self._thread.join(0.01)
@@ -87,6 +89,10 @@ class Running:
     @property
     def socket(self) -> str:
         return f"ws://{self.host}/v1/realtime"
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._uvicorn.serve())
 
     def close(self) -> None:
         self._uvicorn.should_exit = True

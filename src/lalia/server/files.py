@@ -30,7 +30,8 @@ _KINDS = {"flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "opus": 
 class FileWriter:
     """A file that goes out while it is written.
 
-    How long it is, is not known at its beginning: a WAV header says the most that it can, as is usual for streams.
+    How long it is, is not known at its beginning: a WAV header says the most that it can, as is usual for streams, and
+    a FLAC file, whose readers need to know, goes out when it is whole.
     """
 
     def __init__(self, format_: FileFormat, sample_rate: int) -> None:
@@ -46,7 +47,7 @@ class FileWriter:
         samples = audio.samples[0, 0].float().cpu().numpy()
         if self._file is not None:
             self._file.write(np.clip(samples, -1, 1))
-            return self._new()
+            return b"" if self.format == "flac" else self._new()
         data = pcm16(samples).tobytes()
         if self.format == "wav" and not self._begun:
             data = _header(self.sample_rate) + data

@@ -35,6 +35,7 @@ class Metrics:
         self.lag = Histogram(
             "lalia_event_wait_seconds", "From an event's arrival to its being done.", buckets=_SECONDS, **here
         )
+        self.sessions.labels("realtime").set(0)
         work = Gauge("lalia_busy_seconds", "Work that the model has done.", **here)
         work.set_function(busy)
 
