@@ -3,10 +3,11 @@
 Only the layers up to the one that is read are loaded and run.
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -120,6 +121,13 @@ class SpeechEncoder(Configurable, nn.Module):
             digest.update(name.encode())
             digest.update(t.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def with_windows(self, windows: Windows) -> "SpeechEncoder":
+        """The same encoder, without copying it, that cuts audio in another way."""
+        other = copy.copy(self)
+        other.config = replace(self.config, windows=windows)
+        other._sizes = windows.sizes(_SAMPLE_RATE, self._hop)
+        return other
 
     def init_state(self, batch_size: int) -> WindowState:
         """An empty stream for each row."""

@@ -1,7 +1,7 @@
 """The speech language model: inputs, backbones, heads, sampling, generation."""
 
 from lalia.lm.continuous import Flow, Regress
-from lalia.lm.continuous_batch import ContinuousBatch, Running
+from lalia.lm.continuous_batch import ContinuousBatch, Prompt, Running
 from lalia.lm.ctc import CTC
 from lalia.lm.depth import Depth
 from lalia.lm.edge_units import EdgeUnits
@@ -33,6 +33,7 @@ __all__ = [
     "Linear",
     "Lookup",
     "Project",
+    "Prompt",
     "Regress",
     "Running",
     "Sampler",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lalia.errors import LayoutError
+from lalia.errors import ConfigError, LayoutError
 from lalia.layouts import Cell, Laid, grid_of
 from lalia.lm.drawing import Drawer
 from lalia.lm.generation import Frames, known_steps, start_rows
@@ -22,13 +22,26 @@ from lalia.lm.head import Row
 from lalia.lm.hf import HFState
 from lalia.lm.sampling import Sampler
 from lalia.nn.kv import KVState
-from lalia.streaming import RowStates, State
+from lalia.streaming import RowStates, State, select_rows
 from lalia.streams import Streams, TokenSequence
 
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
 
-__all__ = ["ContinuousBatch", "Running"]
+__all__ = ["ContinuousBatch", "Prompt", "Running"]
+
+
+@dataclass
+class Prompt(State):
+    """Known streams of one row, read by a model: a value with which any number of rows can begin."""
+
+    known: Streams
+    state: KVState | HFState
+    hidden: Tensor
+
+
+_ROOM = 256
+"""Steps for which a new state has room at first, behind what is known."""
 
 
 @dataclass(eq=False)
@@ -88,6 +101,10 @@ class Running:
     def _make(self) -> None:
         """The next step, of what was drawn and what is known, if nothing of it is missing."""
         cursor = self.row.cursor
+        if self.row.awaited and not self.waits:
+            # What is said does not hang on what is heard at the same time: it need not wait for that.
+            self.frames.add(0, [x for x in self.laid if cursor.given(x.cell) is None], set())
+            self._give()
         present = {cell for cell, *_ in self.laid}
         for slot in cursor.step or ():
             if isinstance(slot, Cell) and slot not in present and slot.stream in self.row.awaited:
@@ -99,9 +116,13 @@ class Running:
         self.waits = False
         known = {slot for slot in cursor.step or () if cursor.given(slot) is not None}
         self.laid = cursor.lay(self.laid)
-        self.frames.add(0, self.laid, known)
         self.made += 1
         self._forget()
+        if not self.row.awaited:
+            self.frames.add(0, self.laid, known)
+            self._give()
+
+    def _give(self) -> None:
         whole = self.frames.take()
         if whole:
             self.new.append((self.made, whole))
@@ -134,7 +155,7 @@ class ContinuousBatch:
     @torch.inference_mode()
     def join(
         self,
-        known: Streams,
+        known: Streams | Prompt,
         *,
         sampler: Sampler | None = None,
         complete: Sequence[str] = (),
@@ -142,34 +163,60 @@ class ContinuousBatch:
         seed: int | None = None,
         state: State | None = None,
         awaited: Sequence[str] = (),
-        capacity: int = 256,
+        context: int | None = None,
     ) -> Running:
         """A new row, whose first step is made, or waits for what is awaited.
 
         The parameters are those of ``generate``, for one row.
 
+        :param known: or a prompt, which was read already.
         :param awaited: streams that come from outside as they happen (``Running.hear``), and are never drawn.
-        :param capacity: steps for which a new state has room at first.
+        :param context: most steps that a new state keeps, so that it does not grow for ever; see ``read``.
         :raises LayoutError: as ``generate``.
         """
+        prompt = known if isinstance(known, Prompt) else None
+        known = known.known if isinstance(known, Prompt) else known
         lm, sampler = self.lm, sampler or self.lm.config.sampler
         seeds = None if seed is None else [seed]
         drawer = next((r.drawer for r in self.rows if r.drawer.sampler == sampler), None) or Drawer(lm, sampler)
-        (row,) = start_rows(lm, known, sampler, complete, limits or {}, seeds, 1)
-        row.index, row.awaited = next(self._index), frozenset(awaited)
-        grid = grid_of([known_steps(row)], lm.specs).to(lm.start.device)
+        (row,) = start_rows(lm, known, sampler, complete, limits or {}, seeds, 1, awaited)
+        row.index = next(self._index)
+        steps = known_steps(row)
+        if prompt is None:
+            prompt = self._read(known, steps, state, context)
+        else:
+            prompt = select_rows(prompt, torch.tensor([0]))
+        frames = Frames(lm.specs, lm.ends, frozenset(lm.layout.markers), 1)
+        running = Running(row, drawer, frames, prompt.state, prompt.hidden)
+        self.rows.append(running)
+        self._draw([running])
+        return running
+
+    @torch.inference_mode()
+    def read(self, known: Streams, *, awaited: Sequence[str] = (), context: int | None = None) -> Prompt:
+        """Read known streams of one row once, for rows that all begin with them.
+
+        :param context: most steps that are kept: those before are no longer seen. The window of the model is never
+            exceeded.
+        :raises LayoutError: as ``generate``.
+        :raises ConfigError: the state cannot be bounded.
+        """
+        (row,) = start_rows(self.lm, known, self.lm.config.sampler, (), {}, None, 1, awaited)
+        return self._read(known, known_steps(row), None, context)
+
+    def _read(self, known: Streams, steps: list[list[Laid]], state: State | None, context: int | None) -> Prompt:
+        lm = self.lm
+        grid = grid_of([steps], lm.specs).to(lm.start.device)
         before = state is None
         if state is None:
-            state = lm.init_state(1, capacity=grid.num_steps + capacity)
+            state = lm.init_state(1, capacity=min(grid.num_steps + _ROOM, context or grid.num_steps + _ROOM))
+            if context is not None:
+                _bound(state, context)
         elif not grid.num_steps:
             raise LayoutError("A row goes on from a state with nothing known. Give it at least one step.")
         hidden = lm(grid, state, first=before)[..., -1, :]
         assert isinstance(state, KVState | HFState)
-        frames = Frames(lm.specs, lm.ends, frozenset(lm.layout.markers), 1)
-        running = Running(row, drawer, frames, state, hidden)
-        self.rows.append(running)
-        self._draw([running])
-        return running
+        return Prompt(known, state, hidden)
 
     def leave(self, row: Running) -> None:
         """The row takes no more steps; its state is its own again."""
@@ -245,3 +292,16 @@ class ContinuousBatch:
     def _may_go_ahead(self, row: Running) -> bool:
         ahead = row.made - row.given
         return row.ready and not row.row.awaited and ahead < self.ahead and row.state.rewinds(ahead + 1)
+
+
+def _bound(state: State, steps: int) -> None:
+    """Have a new state keep so many steps at most.
+
+    :raises ConfigError: it cannot.
+    """
+    if not isinstance(state, KVState):
+        raise ConfigError(
+            "The language model computes with transformers, whose cache grows with every step. Choose one that runs on "
+            "lalia's own Transformer."
+        )
+    state.window = min(steps, state.window or steps)

@@ -154,8 +154,12 @@ def start_rows(
     limits: Mapping[str, int],
     seeds: Sequence[int] | None,
     batch_size: int,
+    awaited: Sequence[str] = (),
 ) -> list[Row]:
-    """The rows at the beginning of their plans."""
+    """The rows at the beginning of their plans.
+
+    :param awaited: streams that come from outside as they happen.
+    """
     specs, layout = model.specs, model.layout
     for name in (*known, *complete, *limits):
         if name not in specs:
@@ -169,13 +173,14 @@ def start_rows(
         silent = {s: nothing(specs[s], num_rows) for s in specs if s not in known and s not in layout.markers}
         marked = layout.mark({**known, **silent}, specs)
         known = {s: t for s, t in marked.items() if s not in silent}
-    done = (*complete, *(s for s in specs if s not in model.heads))
+    done = (*complete, *(s for s in specs if s not in model.heads and s not in awaited))
     rows = []
     for b in range(num_rows):
         own = {n: k.row(b) for n, k in known.items()}
         history = {n: k.values[0, 0].tolist() for n, k in own.items() if k.discrete}
         cursor = Cursor(layout, specs, own, complete=done, limits=limits)
-        rows.append(Row(b, cursor, sampler.seed + b if seeds is None else seeds[b], history=history))
+        seed = sampler.seed + b if seeds is None else seeds[b]
+        rows.append(Row(b, cursor, seed, history=history, awaited=frozenset(awaited)))
     return rows
 
 

@@ -19,6 +19,7 @@ from lalia.lm import Sampler, SpeechLM
 from lalia.model import words
 from lalia.model.continuation import Continuation, Speaker, continue_speech
 from lalia.model.dialogue import Dialogue, Event
+from lalia.model.duplex import duplex_lm, duplex_session
 from lalia.model.held import HeldTokenizers
 from lalia.model.merged import on_the_clock
 from lalia.model.scoring import Scores, score
@@ -29,7 +30,7 @@ from lalia.model.weights import TOKENIZERS, assign_tensors, load_tensors, split_
 from lalia.nn.half import halve_
 from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
-from lalia.realtime import Activity, Patience, TurnSession
+from lalia.realtime import Activity, DuplexSession, Patience, TurnSession
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, matches, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
@@ -442,13 +443,16 @@ class Model:
         activity: Activity | None = None,
         patience: Patience | None = None,
         **settings: Any,
-    ) -> TurnSession:
-        """A conversation in real time: pieces of sound come in, and what comes of them; see ``TurnSession``.
+    ) -> TurnSession | DuplexSession:
+        """A conversation in real time: pieces of sound come in, and what comes of them; see ``TurnSession``, and
+        ``DuplexSession`` for models that hear and speak at once.
 
-        :param settings: of the conversation; see ``Dialogue``.
+        :param settings: of the conversation; see ``Dialogue``, and ``duplex_session``.
         :raises ConfigError: the model keeps no conversation.
         :raises MissingDependency: nothing is installed that tells when somebody speaks.
         """
+        if duplex_lm(self.recipe) is not None:
+            return duplex_session(self, **settings)
         return TurnSession(self.dialogue(**settings), config, activity=activity, patience=patience)
 
     def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:

@@ -1,8 +1,11 @@
 """Conversations in real time: when somebody speaks, whose turn it is, and what becomes of an interrupted reply."""
 
 from lalia.realtime.activity import Activity, Detector, Silero
+from lalia.realtime.duplex import Duplex, DuplexSession
 from lalia.realtime.events import (
+    Caption,
     Draft,
+    DuplexEvent,
     Event,
     Finished,
     Heard,
@@ -21,9 +24,13 @@ from lalia.realtime.turns import Conversation, TurnSession
 
 __all__ = [
     "Activity",
+    "Caption",
     "Conversation",
     "Detector",
     "Draft",
+    "Duplex",
+    "DuplexEvent",
+    "DuplexSession",
     "Event",
     "Finished",
     "Heard",

@@ -7,7 +7,9 @@ from lalia.audio import Audio
 from lalia.streams import Streams
 
 __all__ = [
+    "Caption",
     "Draft",
+    "DuplexEvent",
     "Event",
     "Finished",
     "Heard",
@@ -116,5 +118,15 @@ class Interrupted:
 class Finished:
     """The sound of the reply has been played to its end."""
 
+
+@dataclass(frozen=True)
+class Caption:
+    """A piece of what the user says, in words, where a model that hears and speaks at once writes that too."""
+
+    text: str
+
+
+DuplexEvent = Caption | Written | Sound
+"""Of a model that hears and speaks at once."""
 
 SessionEvent = Event | Started | Draft | Stopped | Ignored | Interrupted | Finished

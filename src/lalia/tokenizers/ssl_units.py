@@ -1,5 +1,6 @@
 """Semantic units: a layer of a speech encoder, quantised by k-means (HuBERT units and their relatives)."""
 
+import copy
 import errno
 import os
 import tempfile
@@ -186,6 +187,19 @@ class SSLUnits(Configurable, nn.Module):
             raise DataError("There is nothing to fit units on. Give recordings with speech in them.")
         mean = total / n
         return n, mean.float(), (square / n - mean.square()).clamp(min=1e-10).sqrt().float()
+
+    def with_windows(self, windows: Windows) -> "SSLUnits":
+        """The same units, of an encoder that cuts audio in another way: nearly the same codes, with another delay.
+
+        Nothing is copied.
+        """
+        other = copy.copy(self)
+        # Its modules are this one's, but for the encoder.
+        other._modules = dict(self._modules)
+        other.encoder = self.encoder.with_windows(windows)
+        other.config = replace(self.config, windows=windows)
+        other.__dict__.pop("identity", None)
+        return other
 
     def init_state(self, batch_size: int) -> UnitState:
         """An empty stream for each row."""
