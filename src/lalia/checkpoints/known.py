@@ -172,6 +172,31 @@ _TABLE = (
             File("sig_bak_ovr.onnx", "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd", 1_157_965),
         ),
     ),
+    KnownWeights(
+        name="smart-turn",
+        about="Smart Turn 3.2, whether a speaker has said what he had to say, by how it sounds, 8 M parameters (ONNX)",
+        licence="BSD-2-Clause",
+        hub=None,
+        format="onnx",
+        wheels=(
+            Wheel(
+                name="pipecat-ai",
+                version="1.14.0",
+                sha256="0352f504b44e78bdf524e45af4bc759601c835b9b7dc195efe5e03384b974a44",
+                size=12_109_725,
+                members=(
+                    Member("pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx", "smart-turn-v3.2-cpu.onnx"),
+                ),
+            ),
+        ),
+        files=(
+            File(
+                "smart-turn-v3.2-cpu.onnx",
+                "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+                8_679_182,
+            ),
+        ),
+    ),
 )
 
 KNOWN: Mapping[str, KnownWeights] = {weights.name: weights for weights in _TABLE}
