@@ -39,6 +39,8 @@ LONGEST = 16.0
 NOISES, SHARED = 0.06, 16
 """How many of the pieces without text are without speech; and of how many sounds with a text one is cut up, too."""
 TAUGHT_AT_ONCE = 32
+TEACHING = 0.5
+"""Of the time, at most, until the learning begins."""
 ENCODER_RATE, DECODER_RATE, WARM_UP, SAVE_EVERY = 1e-4, 2e-5, 60, 60.0
 SMOOTHING = 0.05
 
@@ -229,16 +231,19 @@ def train(given: argparse.Namespace) -> None:
     tell(f"{len(lessons)} sounds with a text, {sum(len(x.sound) for x in lessons) / RATE / 60:.0f} min")
     sounds = [*(load(f) for f in split(given.librispeech)[0]), *(x.sound for x in lessons[::SHARED])]
     mute = list(pieces(sounds, given.pieces, seed))
-    for i in range(0, len(mute), TAUGHT_AT_ONCE):
-        lessons += teach(teacher, mute[i : i + TAUGHT_AT_ONCE])
-    tell(f"{len(mute)} pieces taught, {(time.monotonic() - start) / 60:.1f} min")
-    del teacher
     room, chance, shown = Room(seed, device), random.Random(seed), dict[str, list[float]]()
     limit = 60 * given.minutes
+    # Where there is no time for all of them, they are of all speakers.
+    chance.shuffle(mute)
+    taught = len(lessons)
+    for i in range(0, len(mute), TAUGHT_AT_ONCE):
+        lessons += teach(teacher, mute[i : i + TAUGHT_AT_ONCE])
+        if time.monotonic() - start > TEACHING * limit:
+            break
+    tell(f"{len(lessons) - taught} of {len(mute)} pieces taught, {(time.monotonic() - start) / 60:.1f} min")
+    del teacher
     for update, batch in enumerate(batches(lessons, given.seconds, seed), 1):
         passed = time.monotonic() - start
-        if passed > limit:
-            break
         rate = min(update / WARM_UP, 1) * max(0.5 + 0.5 * math.cos(math.pi * min(passed / limit, 1)), 0.02)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate
@@ -260,6 +265,8 @@ def train(given: argparse.Namespace) -> None:
         if time.monotonic() - saved > SAVE_EVERY:
             save(learned, given.output, seed + update)
             saved = time.monotonic()
+        if time.monotonic() - start > limit:
+            break
     save(learned, given.output, seed + update)
 
 
