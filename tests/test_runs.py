@@ -215,6 +215,7 @@ def test_every_stage_of_mini_asks_for_what_exists(bench: Bench, quick: bool) -> 
     assert [c[c.index("--stage") + 1] for c in trained] == stages
     assert [c[c.index("-o") + 1] for c in trained] == [f"{work}/run-{name}" for name in stages]
     assert next(c for c in calls if c[0] == "export.py")[1:] == [work, str(bench.folder / "model")]
+    assert ("--limit" in calls[-1]) is quick
 
 
 def test_what_is_asked_is_not_what_is_measured() -> None:
