@@ -283,8 +283,16 @@ def test_hearing_keeps_to_its_time_and_learns_in_it(
     hearing.train(argparse.Namespace(**given))
     assert re.search(rf"^{hearing.TAUGHT_AT_ONCE} of 4\d pieces taught", capsys.readouterr().err, re.MULTILINE)
     with safe_open(given["output"], framework="pt") as file:
-        assert file.metadata() == {"updates": "1"}
+        assert file.metadata() == {"updates": "1", "minutes": "0.00"}
         assert all(name.startswith("encoder.") for name in file.keys())  # noqa: SIM118 (not a mapping)
+    # What is done is skipped, unless more time is given.
+    monkeypatch.setattr(hearing, "MINUTES", 0.002)
+    hearing.save(load_file(given["output"]), given["output"], 7, 0.01)
+    hearing.train(argparse.Namespace(**given | {"minutes": None}))
+    assert "learned in 0 min" in capsys.readouterr().err
+    hearing.train(argparse.Namespace(**given))
+    with safe_open(given["output"], framework="pt") as file:
+        assert file.metadata() == {"updates": "8", "minutes": "0.01"}
 
 
 def test_the_stages_train_the_units_that_are_fitted(bench: Bench) -> None:

@@ -39,8 +39,8 @@ LONGEST = 16.0
 NOISES, SHARED = 0.06, 16
 """How many of the pieces without text are without speech; and of how many sounds with a text one is cut up, too."""
 TAUGHT_AT_ONCE = 32
-TEACHING = 0.5
-"""Of the time, at most, until the learning begins."""
+MINUTES, TEACHING = 25.0, 0.5
+"""How long it takes in all, and the part of a training's time, at most, until the learning begins."""
 ENCODER_RATE, DECODER_RATE, WARM_UP, SAVE_EVERY = 1e-4, 2e-5, 60, 60.0
 SMOOTHING = 0.05
 
@@ -214,7 +214,12 @@ def loss_of(student: Recognizer, batch: Batch, sounds: Tensor, silence: int) -> 
 
 
 def train(given: argparse.Namespace) -> None:
-    """Learn until the time is over."""
+    """Learn until the time is over; what has had its time is done."""
+    before = minutes_of(given.output)
+    minutes = MINUTES - before if given.minutes is None else given.minutes
+    if minutes <= 0:
+        tell(f"{given.output}: learned in {before:.0f} min")
+        return
     device = torch.device(given.device)
     teacher, student = (Recognizer.Config(given.recognizer).build().to(device) for _ in range(2))
     seed = load_into(student, given.output)
@@ -232,7 +237,7 @@ def train(given: argparse.Namespace) -> None:
     sounds = [*(load(f) for f in split(given.librispeech)[0]), *(x.sound for x in lessons[::SHARED])]
     mute = list(pieces(sounds, given.pieces, seed))
     room, chance, shown = Room(seed, device), random.Random(seed), dict[str, list[float]]()
-    limit = 60 * given.minutes
+    limit = 60 * minutes
     # Where there is no time for all of them, they are of all speakers.
     chance.shuffle(mute)
     taught = len(lessons)
@@ -263,11 +268,11 @@ def train(given: argparse.Namespace) -> None:
             tell(f"{passed / 60:5.1f} min  update {seed + update}: {means}")
             shown = {}
         if time.monotonic() - saved > SAVE_EVERY:
-            save(learned, given.output, seed + update)
+            save(learned, given.output, seed + update, before + passed / 60)
             saved = time.monotonic()
         if time.monotonic() - start > limit:
             break
-    save(learned, given.output, seed + update)
+    save(learned, given.output, seed + update, before + minutes)
 
 
 def average(given: argparse.Namespace) -> None:
@@ -282,11 +287,19 @@ def average(given: argparse.Namespace) -> None:
     save(found, given.output, 0)
 
 
-def save(learned: Mapping[str, Tensor], path: Path, updates: int) -> None:
+def save(learned: Mapping[str, Tensor], path: Path, updates: int, minutes: float = 0.0) -> None:
     """Write what was learned, in half precision, as ``SoftText.load_weights`` takes it."""
     tensors = {name: p.detach().half().cpu().contiguous() for name, p in learned.items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"updates": str(updates)})
+        save_file(tensors, temporary, metadata={"updates": str(updates), "minutes": f"{minutes:.2f}"})
+
+
+def minutes_of(path: Path) -> float:
+    """How long what was saved has learned."""
+    if not path.exists():
+        return 0.0
+    with safe_open(path, framework="pt") as file:
+        return float((file.metadata() or {}).get("minutes", 0.0))
 
 
 @torch.no_grad()
@@ -345,7 +358,7 @@ def main() -> None:
     parser.add_argument("--recognizer", default="whisper-tiny.en")
     parser.add_argument("--librispeech", type=Path, help="a folder of recordings without texts, SPEAKER-*.flac")
     parser.add_argument("--spoken", type=Path, action="append", default=[], help="recordings with texts in a manifest")
-    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--minutes", type=float, help=f"of work, at most; without, what is left of {MINUTES:g} in all")
     parser.add_argument("--seconds", type=float, default=40.0, help="of sound in an update")
     parser.add_argument("--pieces", type=int, default=3, help="of each recording without a text")
     parser.add_argument("--device", default="cpu")
