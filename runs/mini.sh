@@ -69,14 +69,14 @@ while [ $# -gt 0 ]; do
 done
 [ ${#stages[@]} -gt 0 ] || stages=(setup materials questions speak phonemes hear spell utter sound export evaluate)
 
-count=3000 sentences=100000 asked=0.6 box=()
+count=3000 sentences=100000 asked=0.6 box=() limit=()
 [ -z "$minutes" ] || box=(--minutes "$minutes")
 settings() { # of the stage that is trained
     if $quick; then echo "--set stages.$1.trainer.max_steps=12"; fi
     if [ -n "$minutes" ]; then echo "--set stages.$1.trainer.max_seconds=$((minutes * 60))"; fi
 }
 if $quick; then
-    hours=0.03 count=24 sentences=400 asked=0.01 work=$work-quick box=(--minutes 1)
+    hours=0.03 count=24 sentences=400 asked=0.01 work=$work-quick box=(--minutes 1) limit=(--limit 4)
     [ "$output" != models/mini ] || output=$work/model
 fi
 
@@ -153,7 +153,7 @@ stage_export() {
 
 stage_evaluate() {
     lalia chat examples/question.flac -o "$work/reply.wav" --model "$output"
-    lalia eval "$output" --data "$librispeech" -o "$work/evaluation.json"
+    lalia eval "$output" --data "$librispeech" -o "$work/evaluation.json" "${limit[@]}"
     echo "Listen to $work/reply.wav; what was measured: $work/evaluation.json" >&2
 }
 

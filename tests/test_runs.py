@@ -21,6 +21,7 @@ import pytest
 import soundfile
 import torch
 import typer
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lalia.config import override, to_dict
@@ -214,6 +215,7 @@ def test_every_stage_of_mini_asks_for_what_exists(bench: Bench, quick: bool) -> 
     assert [c[c.index("--stage") + 1] for c in trained] == stages
     assert [c[c.index("-o") + 1] for c in trained] == [f"{work}/run-{name}" for name in stages]
     assert next(c for c in calls if c[0] == "export.py")[1:] == [work, str(bench.folder / "model")]
+    assert ("--limit" in calls[-1]) is quick
 
 
 def test_what_is_asked_is_not_what_is_measured() -> None:
@@ -261,6 +263,36 @@ def test_hearing_is_learned_from_texts_and_from_a_teacher(tmp_path: Path) -> Non
     other = SoftText.Config().tiny().build()
     other.load_weights(load_file(tmp_path / "h.safetensors"))
     assert hearing.load_into(other.recognizer, tmp_path / "h.safetensors") == 12
+
+
+def test_hearing_keeps_to_its_time_and_learns_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hearing = module("hearing", "mini")
+
+    def tiny(_: str) -> types.SimpleNamespace:
+        return types.SimpleNamespace(build=lambda: SoftText.Config().tiny().build().recognizer)
+
+    monkeypatch.setattr(hearing, "Recognizer", types.SimpleNamespace(Config=tiny))
+    generator = np.random.default_rng(0)
+    for speaker in range(5):
+        soundfile.write(tmp_path / f"{speaker}-0-0000.flac", 0.1 * generator.standard_normal(8000), 16_000)
+    given = {"librispeech": tmp_path, "spoken": [], "device": "cpu", "recognizer": "", "decoder": False}
+    # More than there is time for.
+    given |= {"output": tmp_path / "h.safetensors", "pieces": 10, "seconds": 4.0, "minutes": 0.001}
+    hearing.train(argparse.Namespace(**given))
+    assert re.search(rf"^{hearing.TAUGHT_AT_ONCE} of 4\d pieces taught", capsys.readouterr().err, re.MULTILINE)
+    with safe_open(given["output"], framework="pt") as file:
+        assert file.metadata() == {"updates": "1", "minutes": "0.00"}
+        assert all(name.startswith("encoder.") for name in file.keys())  # noqa: SIM118 (not a mapping)
+    # What is done is skipped, unless more time is given.
+    monkeypatch.setattr(hearing, "MINUTES", 0.002)
+    hearing.save(load_file(given["output"]), given["output"], 7, 0.01)
+    hearing.train(argparse.Namespace(**given | {"minutes": None}))
+    assert "learned in 0 min" in capsys.readouterr().err
+    hearing.train(argparse.Namespace(**given))
+    with safe_open(given["output"], framework="pt") as file:
+        assert file.metadata() == {"updates": "8", "minutes": "0.01"}
 
 
 def test_the_stages_train_the_units_that_are_fitted(bench: Bench) -> None:

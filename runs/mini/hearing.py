@@ -39,6 +39,8 @@ LONGEST = 16.0
 NOISES, SHARED = 0.06, 16
 """How many of the pieces without text are without speech; and of how many sounds with a text one is cut up, too."""
 TAUGHT_AT_ONCE = 32
+MINUTES, TEACHING = 25.0, 0.5
+"""How long it takes in all, and the part of a training's time, at most, until the learning begins."""
 ENCODER_RATE, DECODER_RATE, WARM_UP, SAVE_EVERY = 1e-4, 2e-5, 60, 60.0
 SMOOTHING = 0.05
 
@@ -212,7 +214,12 @@ def loss_of(student: Recognizer, batch: Batch, sounds: Tensor, silence: int) -> 
 
 
 def train(given: argparse.Namespace) -> None:
-    """Learn until the time is over."""
+    """Learn until the time is over; what has had its time is done."""
+    before = minutes_of(given.output)
+    minutes = MINUTES - before if given.minutes is None else given.minutes
+    if minutes <= 0:
+        tell(f"{given.output}: learned in {before:.0f} min")
+        return
     device = torch.device(given.device)
     teacher, student = (Recognizer.Config(given.recognizer).build().to(device) for _ in range(2))
     seed = load_into(student, given.output)
@@ -229,16 +236,19 @@ def train(given: argparse.Namespace) -> None:
     tell(f"{len(lessons)} sounds with a text, {sum(len(x.sound) for x in lessons) / RATE / 60:.0f} min")
     sounds = [*(load(f) for f in split(given.librispeech)[0]), *(x.sound for x in lessons[::SHARED])]
     mute = list(pieces(sounds, given.pieces, seed))
+    room, chance, shown = Room(seed, device), random.Random(seed), dict[str, list[float]]()
+    limit = 60 * minutes
+    # Where there is no time for all of them, they are of all speakers.
+    chance.shuffle(mute)
+    taught = len(lessons)
     for i in range(0, len(mute), TAUGHT_AT_ONCE):
         lessons += teach(teacher, mute[i : i + TAUGHT_AT_ONCE])
-    tell(f"{len(mute)} pieces taught, {(time.monotonic() - start) / 60:.1f} min")
+        if time.monotonic() - start > TEACHING * limit:
+            break
+    tell(f"{len(lessons) - taught} of {len(mute)} pieces taught, {(time.monotonic() - start) / 60:.1f} min")
     del teacher
-    room, chance, shown = Room(seed, device), random.Random(seed), dict[str, list[float]]()
-    limit = 60 * given.minutes
     for update, batch in enumerate(batches(lessons, given.seconds, seed), 1):
         passed = time.monotonic() - start
-        if passed > limit:
-            break
         rate = min(update / WARM_UP, 1) * max(0.5 + 0.5 * math.cos(math.pi * min(passed / limit, 1)), 0.02)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate
@@ -258,9 +268,11 @@ def train(given: argparse.Namespace) -> None:
             tell(f"{passed / 60:5.1f} min  update {seed + update}: {means}")
             shown = {}
         if time.monotonic() - saved > SAVE_EVERY:
-            save(learned, given.output, seed + update)
+            save(learned, given.output, seed + update, before + passed / 60)
             saved = time.monotonic()
-    save(learned, given.output, seed + update)
+        if time.monotonic() - start > limit:
+            break
+    save(learned, given.output, seed + update, before + minutes)
 
 
 def average(given: argparse.Namespace) -> None:
@@ -275,11 +287,19 @@ def average(given: argparse.Namespace) -> None:
     save(found, given.output, 0)
 
 
-def save(learned: Mapping[str, Tensor], path: Path, updates: int) -> None:
+def save(learned: Mapping[str, Tensor], path: Path, updates: int, minutes: float = 0.0) -> None:
     """Write what was learned, in half precision, as ``SoftText.load_weights`` takes it."""
     tensors = {name: p.detach().half().cpu().contiguous() for name, p in learned.items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"updates": str(updates)})
+        save_file(tensors, temporary, metadata={"updates": str(updates), "minutes": f"{minutes:.2f}"})
+
+
+def minutes_of(path: Path) -> float:
+    """How long what was saved has learned."""
+    if not path.exists():
+        return 0.0
+    with safe_open(path, framework="pt") as file:
+        return float((file.metadata() or {}).get("minutes", 0.0))
 
 
 @torch.no_grad()
@@ -338,7 +358,7 @@ def main() -> None:
     parser.add_argument("--recognizer", default="whisper-tiny.en")
     parser.add_argument("--librispeech", type=Path, help="a folder of recordings without texts, SPEAKER-*.flac")
     parser.add_argument("--spoken", type=Path, action="append", default=[], help="recordings with texts in a manifest")
-    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--minutes", type=float, help=f"of work, at most; without, what is left of {MINUTES:g} in all")
     parser.add_argument("--seconds", type=float, default=40.0, help="of sound in an update")
     parser.add_argument("--pieces", type=int, default=3, help="of each recording without a text")
     parser.add_argument("--device", default="cpu")

@@ -93,6 +93,35 @@ def test_answers_finds_what_was_heard_wrong(fake: Any, make_bench: Any) -> None:
     assert item["spoken_reply"] == "You asked Where is my coat?"
 
 
+def test_answers_beside_a_peer_that_is_compared_with_itself(fake: Any, make_bench: Any) -> None:
+    texts = [question.text for question in questions()]
+    log: list[str] = []
+    model = fake(heard={texts[3]: "Where is my coat?"}, log=log)
+    peer = fake(
+        heard=dict.fromkeys(texts[2:4], "Where is my coat?"),
+        answer=lambda text, _: f"Well, {text}",
+        log=log,
+        label="peer",
+    )
+    found = BENCHMARKS["answers"].run(make_bench(model, peer=peer, peer_name="cascade", limit=8))
+    by_key = figures(found)
+    for key in ("same_content", "same_words", "heard_right"):
+        assert (by_key[key].value, by_key[f"peer_{key}"].value) == (7 / 8, 6 / 8)
+        assert by_key[f"{key}_added"].value == pytest.approx(1 / 8)
+        # What both heard wrong is no difference, so that the pairs leave one question in eight.
+        assert by_key[f"{key}_added"].low == 0.0
+        assert by_key[f"{key}_added"].high <= 3 / 8
+    more = [x["overlap"] - x["peer"]["overlap"] for x in found.items]
+    assert by_key["overlap_added"].value == pytest.approx(sum(more) / 8)
+    item = found.items[2]
+    assert (item["heard"], item["same_content"]) == (texts[2], True)
+    assert (item["peer"]["heard"], item["peer"]["same_content"]) == ("Where is my coat?", False)
+    assert item["peer"]["typed_reply"] == f"Well, {texts[2]}"
+    assert (log.count("fake typed"), log.count("peer typed")) == (8, 8)
+    assert found.settings["peer"] == "cascade"
+    assert not any("peer" in x for x in BENCHMARKS["answers"].run(make_bench(fake(), limit=2)).items)
+
+
 # -- transcribe ---------------------------------------------------------------------------------
 
 

@@ -1,12 +1,14 @@
 """Whether a spoken question is answered as if it were typed."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lalia.evaluation.benchmarks.base import Figure, Found
+from lalia.evaluation.benchmarks.base import Figure, Found, Reply, Unit
 from lalia.evaluation.benchmarks.bench import Bench
+from lalia.evaluation.benchmarks.bundled import Question
 from lalia.evaluation.statistics import mean, share
-from lalia.evaluation.text import Normalizer, word_edits
+from lalia.evaluation.text import word_edits
 
 __all__ = ["Answers", "overlap", "same_content"]
 
@@ -54,7 +56,8 @@ class Answers:
     """The reply to a spoken question against that to the same question typed, both greedy.
 
     It is the reply of the model itself that is the reference: right and wrong answers count alike. Content is compared
-    by ``same_content`` after Whisper's normalisation.
+    by ``same_content`` after Whisper's normalisation. With a peer, whose reference is its own reply too, the difference
+    is taken question by question.
     """
 
     name = "answers"
@@ -67,30 +70,51 @@ class Answers:
         items = []
         for i, exchange in enumerate(bench.exchanges):
             question = exchange.question
-            typed = bench.typed(bench.model, question.text)
-            items.append(_item(bench.normalizer, exchange.heard, exchange.reply.text, typed, question))
+            items.append(
+                {
+                    "id": question.id,
+                    "speaker": question.utterance.speaker,
+                    "question": question.text,
+                    **_answered(bench, bench.model, exchange.heard, exchange.reply, question),
+                }
+            )
+            if exchange.peer is not None:
+                items[-1]["peer"] = _answered(bench, bench.peer, exchange.peer_heard or "", exchange.peer, question)
             bench.progress("typing", i + 1, len(bench.exchanges))
-        return Found(
-            [
-                Figure("same_content", "the same content", "share", share([x["same_content"] for x in items])),
-                Figure("same_words", "word for word the same", "share", share([x["same_words"] for x in items])),
-                Figure("overlap", "F1 of content words", "ratio", mean([x["overlap"] for x in items], seed=bench.seed)),
-                Figure("heard_right", "heard without an error", "share", share([x["heard_right"] for x in items])),
-            ],
-            items,
-            {"same_from": SAME, **bench.talking},
-        )
+        found = _figures(bench, items, "", "")
+        if bench.peer is not None:
+            peers = [x["peer"] for x in items]
+            found += _figures(bench, peers, "peer_", f"{bench.peer_name}: ")
+            for key, (about, unit) in _FIGURES.items():
+                added = mean([a[key] - b[key] for a, b in zip(items, peers, strict=True)], seed=bench.seed)
+                found.append(Figure(f"{key}_added", f"{about}: more than {bench.peer_name}", unit, added))
+        return Found(found, items, {"same_from": SAME, **bench.talking, "peer": bench.peer_name})
 
 
-def _item(normalize: Normalizer, heard: str, spoken: str, typed: str, question: Any) -> dict[str, Any]:
-    a, b = normalize(spoken), normalize(typed)
+_FIGURES: Mapping[str, tuple[str, Unit]] = {
+    "same_content": ("the same content", "share"),
+    "same_words": ("word for word the same", "share"),
+    "overlap": ("F1 of content words", "ratio"),
+    "heard_right": ("heard without an error", "share"),
+}
+
+
+def _figures(bench: Bench, items: Sequence[Mapping[str, Any]], prefix: str, label: str) -> list[Figure]:
+    found = []
+    for key, (about, unit) in _FIGURES.items():
+        values = [x[key] for x in items]
+        estimate = share(values) if unit == "share" else mean(values, seed=bench.seed)
+        found.append(Figure(prefix + key, label + about, unit, estimate))
+    return found
+
+
+def _answered(bench: Bench, model: Any, heard: str, reply: Reply, question: Question) -> dict[str, Any]:
+    normalize, typed = bench.normalizer, bench.typed(model, question.text)
+    a, b = normalize(reply.text), normalize(typed)
     return {
-        "id": question.id,
-        "speaker": question.utterance.speaker,
-        "question": question.text,
         "heard": heard,
         "typed_reply": typed,
-        "spoken_reply": spoken,
+        "spoken_reply": reply.text,
         "overlap": overlap(a, b),
         "same_content": same_content(a, b, question.key),
         "same_words": a == b,

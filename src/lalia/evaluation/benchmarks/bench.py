@@ -25,12 +25,13 @@ _RATE, _PIECE = 16_000, 0.1
 
 @dataclass(frozen=True)
 class Exchange:
-    """A spoken question with its answer, and that of the peer."""
+    """A spoken question as it was heard, with its answer; and so by the peer."""
 
     question: Question
     heard: str
     reply: Reply
     peer: Reply | None
+    peer_heard: str | None
 
 
 def listened(model: Talks, said: Audio, **settings: Any) -> Conversation:
@@ -149,11 +150,12 @@ class Bench:
         found = []
         for i, question in enumerate(asked):
             sound = question.load()
-            said = {}
+            said: dict[int, tuple[str, Reply]] = {}
             # Who is first changes, so that neither gains by a warm cache.
             for k in range(len(models)) if i % 2 == 0 else reversed(range(len(models))):
                 said[k] = converse(models[k], sound, **self.talking)
             heard, reply = said[0]
-            found.append(Exchange(question, heard, reply, said[1][1] if len(models) > 1 else None))
+            peer_heard, peer = said.get(1, (None, None))
+            found.append(Exchange(question, heard, reply, peer, peer_heard))
             self.progress("asking", i + 1, len(asked))
         return found
