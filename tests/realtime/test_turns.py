@@ -152,12 +152,21 @@ def test_silence_and_clicks_are_nothing() -> None:
 
 
 def test_how_long_it_waits_may_depend_on_what_was_said() -> None:
-    session = TurnSession(
-        Parrot(), activity=Activity(detector=Loud()), patience=lambda turn, draft: 1.0 if draft >= "2" else 0.2
-    )
+    class Patience:
+        after = 0.1
+
+        def __call__(self, samples: Tensor, draft: str) -> float:
+            assert samples[-RATE // 10 :].abs().max() == 0
+            asked.append((len(samples) / RATE, draft))
+            return 1.0 if draft >= "2" else 0.2
+
+    asked: list[Any] = []
+    session = TurnSession(Parrot(), activity=Activity(detector=Loud()), patience=Patience())
     sound = scene(0.2, 1.0, 3.0)
     stopped = [session.time for x in sound.split(PIECE) for e in session.push(Audio(x, RATE)) if isinstance(e, Stopped)]
     assert stopped == [pytest.approx(2.2, abs=0.03)]
+    # Once in the silence, with a tenth of a second of it.
+    assert asked == [(pytest.approx(1.4, abs=0.1), "2 words")]
 
 
 @settings(max_examples=20)

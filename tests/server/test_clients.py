@@ -168,6 +168,36 @@ def test_who_speaks_interrupts_and_what_was_heard_is_kept(server: Running) -> No
     talking(server, act)
 
 
+def test_a_turn_ends_where_its_meaning_does(server: Running) -> None:
+    """A whole question is answered after a short silence; one that is cut off, only after the longest."""
+
+    async def act(talk: Talk) -> None:
+        detection: Any = {"type": "semantic_vad", "eagerness": "high"}
+        await talk.connection.session.update(
+            session={
+                "type": "realtime",
+                "output_modalities": ["text"],
+                "audio": {"input": {"turn_detection": detection}},
+            }
+        )
+        await talk.until("session.updated")
+        question = pcm()
+        await talk.send(question + SILENCE)
+        stopped = await talk.until("input_audio_buffer.speech_stopped")
+        assert stopped.audio_end_ms < 1000 * len(question) / 2 / RATE + 800
+        await talk.until("response.done")
+        begun = len(talk.events)
+        # "Can you tell me what is the"
+        await talk.send(question[: 2 * round(1.6 * RATE)] + SILENCE)
+        await talk.connection.conversation.item.retrieve(item_id="none")
+        await talk.until("error")
+        assert "input_audio_buffer.speech_stopped" not in {e.type for e in talk.events[begun:]}
+        await talk.send(2 * SILENCE)
+        await talk.until("response.done")
+
+    talking(server, act)
+
+
 def test_turns_by_hand_and_mistakes(server: Running) -> None:
     async def act(talk: Talk) -> None:
         await talk.connection.session.update(

@@ -229,6 +229,11 @@ class Ends:
         self.config = config or self.Config()
         self.sound, self.words = sound, words
 
+    @property
+    def after(self) -> float:
+        """Seconds of silence after which it is to be asked."""
+        return self.config.ask
+
     def __call__(self, samples: Tensor, draft: str) -> float:
         """Seconds of silence after which the user is done.
 

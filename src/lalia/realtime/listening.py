@@ -3,20 +3,35 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-import soxr
 import torch
+from torch import Tensor
 
 from lalia.audio import Audio
-from lalia.errors import AudioError, ConfigError
+from lalia.errors import ConfigError
 from lalia.realtime.activity import Activity
 from lalia.realtime.events import Draft, Started, Stopped
+from lalia.realtime.intake import Intake
 
 __all__ = ["Listening", "Patience"]
 
-Patience = Callable[[Sequence[Audio], str], float]
-"""Seconds of silence after which the user is done, by the sound of his turn so far and what is understood of it."""
+
+class Patience(Protocol):
+    """How long to wait for the user to go on; asked once in each silence."""
+
+    @property
+    def after(self) -> float:
+        """Seconds of silence after which it is asked."""
+        ...
+
+    def __call__(self, samples: Tensor, draft: str) -> float:
+        """Seconds of silence after which the user is done.
+
+        :param samples: his turn so far [N] at 16 kHz, with the silence up to now.
+        :param draft: what is understood of it.
+        """
+        ...
 
 
 class Listening:
@@ -24,8 +39,7 @@ class Listening:
 
     :param listen: hears each piece of a turn, and gives what was said in it so far, as far as it is understood.
     :param activity: who tells when somebody speaks; nobody where None: then a turn is all that comes until it is ended.
-    :param patience: how long to wait for the user to go on; ``Config.silence`` when not given. It is asked at the
-        beginning of each silence.
+    :param patience: how long to wait for the user to go on; ``Config.silence`` when not given.
     """
 
     @dataclass(frozen=True)
@@ -70,8 +84,7 @@ class Listening:
         """Whether a turn is heard, and what was said in it so far."""
         self._wait: float | None = None
         """The patience with the silence that is heard now."""
-        self._resampler: soxr.ResampleStream | None = None
-        self._rate: int | None = None
+        self._intake = Intake(self.sample_rate if activity is None else activity.sample_rate)
         self._recent: deque[Audio] = deque()
         """What came in last, while nobody spoke."""
 
@@ -89,7 +102,7 @@ class Listening:
         :param deaf: whether nobody can begin to speak.
         :raises AudioError: it has another rate than those before, or samples that are no finite numbers.
         """
-        heard = self._resampled(piece)
+        heard = self._intake.push(piece)
         self.time += piece.seconds
         activity = self.activity
         if activity is None:
@@ -107,9 +120,11 @@ class Listening:
         if activity.speaking:
             self._wait = None
         elif self.open:
-            if self._wait is None:
-                self._wait = self.config.silence if self.patience is None else self.patience(self.turn, self.draft)
-            if activity.quiet >= self._wait:
+            if self._wait is None and self.patience is None:
+                self._wait = self.config.silence
+            elif self._wait is None and self.patience is not None and activity.quiet >= self.patience.after:
+                self._wait = self.patience(torch.cat([x.samples[0, 0] for x in self.turn]), self.draft)
+            if self._wait is not None and activity.quiet >= self._wait:
                 self.open, self._wait = False, None
                 yield Stopped(self.time - activity.quiet)
 
@@ -155,20 +170,3 @@ class Listening:
         wanted = self.config.padding + self.activity.config.start
         while self._recent and sum(x.seconds for x in self._recent) - self._recent[0].seconds >= wanted:
             self._recent.popleft()
-
-    def _resampled(self, piece: Audio) -> Audio:
-        """A piece at the rate at which it is heard."""
-        rate = self.sample_rate if self.activity is None else self.activity.sample_rate
-        if self._rate not in (None, piece.sample_rate):
-            raise AudioError(
-                f"The sound comes at {piece.sample_rate} Hz, and came at {self._rate} Hz. Keep to one rate."
-            )
-        self._rate = piece.sample_rate
-        samples = piece.mono().samples[0, 0].detach().float().cpu()
-        if not bool(torch.isfinite(samples).all()):
-            raise AudioError("The sound has samples that are no finite numbers. Check where it comes from.")
-        if piece.sample_rate != rate:
-            if self._resampler is None:
-                self._resampler = soxr.ResampleStream(piece.sample_rate, rate, 1, dtype=np.float32)
-            samples = torch.from_numpy(self._resampler.resample_chunk(samples.numpy()))
-        return Audio(samples[None, None], rate)

@@ -1,16 +1,21 @@
 """The models that a server offers, as sessions and requests take them."""
 
+import logging
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from lalia.audio import Audio
-from lalia.errors import ConfigError
+from lalia.errors import ConfigError, LaliaError
 from lalia.lm import ContinuousBatch, SpeechLM
 from lalia.model.dialogue import Dialogue
 from lalia.model.model import Model
 from lalia.realtime import Listening, Patience
+from lalia.realtime.ends import Eagerness, Ends, SmartTurn, Words
 
 __all__ = ["Talker", "Talkers"]
+
+_log = logging.getLogger(__name__)
 
 
 class Talker:
@@ -54,9 +59,17 @@ class Talker:
                 yield mind.listen(piece)
         yield self.model.transcribe(audio)
 
-    def patience(self, eagerness: str) -> Patience | None:
-        """How long to wait for the user to go on, where that hangs on what he said."""
-        return _words(eagerness)
+    def patience(self, eagerness: Eagerness) -> Patience:
+        """How long to wait for the user to go on, by what he said and, where its weights are here, how it sounds."""
+        return Ends(Ends.Config(eagerness=eagerness), sound=self._judge, words=Words())
+
+    @cached_property
+    def _judge(self) -> SmartTurn | None:
+        try:
+            return SmartTurn()
+        except LaliaError as error:
+            _log.warning("turns end by their words alone", extra={"reason": str(error)})
+            return None
 
 
 def _voices(model: Model) -> tuple[str, ...]:
@@ -71,15 +84,6 @@ _FOREIGN = {
     *("alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse", "marin", "cedar"),
 }
 """Voices of OpenAI: what was written for these is spoken in the first one here."""
-
-
-def _words(eagerness: str) -> Patience:
-    least, most = {"low": (0.8, 4.0), "medium": (0.5, 2.0), "high": (0.3, 1.0), "auto": (0.5, 2.0)}[eagerness]
-
-    def patience(_: Any, draft: str) -> float:
-        return least if draft.rstrip().endswith((".", "?", "!")) else most
-
-    return patience
 
 
 class Talkers:
