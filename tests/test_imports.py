@@ -232,7 +232,10 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("src", ("train", "eval", "data", "vad", "server")), ("tests", ("train", "eval", "data", "vad", "server", "dev"))],
+    [
+        ("src", ("train", "eval", "data", "vad", "server", "moshi")),
+        ("tests", ("train", "eval", "data", "vad", "server", "moshi", "dev")),
+    ],
 )
 def test_third_party_imports_are_declared(folder: str, extras: tuple[str, ...]) -> None:
     assert not undeclared((ROOT / folder).rglob("*.py"), declared(extras))

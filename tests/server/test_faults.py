@@ -207,7 +207,7 @@ def test_nothing_is_left_of_sessions_that_are_over(serve: Serve) -> None:
 
     def left() -> int:
         gc.collect()
-        return sum(isinstance(x, RealtimeSession) for x in gc.get_objects())
+        return sum(type(x) is RealtimeSession for x in gc.get_objects())
 
     talk()
     before = left()

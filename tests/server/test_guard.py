@@ -92,8 +92,8 @@ def test_there_are_only_so_many_sessions(serve: Serve) -> None:
 
 def test_models_that_are_not_there(serve: Serve) -> None:
     running = serve()
-    with pytest.raises(InvalidStatus) as refused:
-        connect(running.socket + "?model=gpt-realtime", open_timeout=20)
+    with pytest.raises(InvalidStatus) as refused, connect(running.socket + "?model=gpt-realtime", open_timeout=20):
+        pass
     assert refused.value.response.status_code == 404
 
 

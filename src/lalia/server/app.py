@@ -12,7 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from lalia.errors import ConfigError, LaliaError
+from lalia.errors import ConfigError, LaliaError, MissingDependency
+from lalia.server.fullduplex import ChatLink, Room, sound_codec
 from lalia.server.guard import Guard
 from lalia.server.http import BadRequest, routes
 from lalia.server.metrics import Metrics
@@ -54,10 +55,12 @@ class Server:
         self.metrics = Metrics(lambda: self.worker.busy)
         self.connections: set[Any] = set()
         self.stopping = False
+        self._rooms: dict[str, Room] = {}
         self._session = session
         app = FastAPI(title="lalia", version=__version__, docs_url=None, redoc_url=None, lifespan=self._lifespan)
         app.include_router(routes(talkers, self.worker, settings, self.metrics))
         app.add_api_websocket_route("/v1/realtime", self._realtime)
+        app.add_api_websocket_route("/api/chat", self._chat)
         app.add_api_route("/health", self._health, methods=["GET"])
         app.add_api_route("/metrics", self._metrics_page, methods=["GET"])
         app.add_api_route("/", self._index, methods=["GET"], include_in_schema=False)
@@ -90,16 +93,38 @@ class Server:
 
     # -- sockets -------------------------------------------------------------------------------
 
-    async def _realtime(self, socket: WebSocket) -> None:
+    async def _welcome(self, socket: WebSocket) -> Any:
+        """The model that is meant; None where the client was turned away."""
         full = len(self.connections) >= self.settings.sessions
         if full or self.stopping:
             self.metrics.refused.labels("server_stopping" if self.stopping else "too_many_sessions").inc()
             await _turn_away(socket, 503, "There are too many sessions. Try again later.", retry=5)
-            return
+            return None
         try:
-            talker = self.talkers.find(socket.query_params.get("model"))
+            return self.talkers.find(socket.query_params.get("model"))
         except ConfigError as error:
             await _turn_away(socket, 404, str(error))
+            return None
+
+    async def _chat(self, socket: WebSocket) -> None:
+        talker = await self._welcome(socket)
+        if talker is None:
+            return
+        try:
+            codec = sound_codec("pcm" if socket.query_params.get("format") == "pcm" else "opus")
+        except MissingDependency as error:
+            await _turn_away(socket, 501, str(error))
+            return
+        await socket.accept()
+        room = self._rooms.setdefault(talker.name, Room()) if talker.kind == "duplex" else Room()
+        await self._hold(ChatLink(socket, talker.open, room, codec, self.worker, self.settings, self.metrics), "duplex")
+
+    async def _realtime(self, socket: WebSocket) -> None:
+        talker = await self._welcome(socket)
+        if talker is None:
+            return
+        if talker.kind != "turns":
+            await _turn_away(socket, 400, f"Model {talker.name!r} talks at once: use /api/chat.")
             return
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
@@ -117,7 +142,7 @@ class Server:
         self.connections.add(connection)
         self.metrics.opened.labels(protocol).inc()
         self.metrics.sessions.labels(protocol).inc()
-        _log.info("session opened", extra={"session": connection.session.id, "protocol": protocol})
+        _log.info("session opened", extra={"session": connection.id, "protocol": protocol})
         try:
             await connection.serve()
         finally:

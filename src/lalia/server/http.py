@@ -131,28 +131,18 @@ def routes(talkers: Talkers, worker: Worker, settings: Settings, metrics: Metric
     kept: OrderedDict[str, _Kept] = OrderedDict()
 
     def found(name: str | None) -> Talker:
-        try:
-            return talkers.find(name)
-        except ConfigError as error:
-            raise BadRequest(str(error), status=404, code="model_not_found", param="model") from None
-
-    def described(talker: Talker) -> dict[str, Any]:
-        return {
-            "id": talker.name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "lalia",
-            "voices": list(talker.voices),
-            "kind": "turns",
-        }
+        talker = _find(talkers, name)
+        if talker.kind != "turns":
+            raise BadRequest(f"Model {talker.name!r} talks at once: use the socket /api/chat.", param="model")
+        return talker
 
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [described(t) for t in talkers]}
+        return {"object": "list", "data": [_described(t) for t in talkers]}
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        return described(found(name))
+        return _described(_find(talkers, name))
 
     @router.post("/v1/audio/speech")
     async def speech(body: SpeechBody) -> Response:
@@ -219,6 +209,24 @@ def routes(talkers: Talkers, worker: Worker, settings: Settings, metrics: Metric
         return JSONResponse(await reply.whole(events))
 
     return router
+
+
+def _find(talkers: Talkers, name: str | None) -> Talker:
+    try:
+        return talkers.find(name)
+    except ConfigError as error:
+        raise BadRequest(str(error), status=404, code="model_not_found", param="model") from None
+
+
+def _described(talker: Talker) -> dict[str, Any]:
+    return {
+        "id": talker.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "lalia",
+        "voices": list(talker.voices),
+        "kind": talker.kind,
+    }
 
 
 async def _first(pieces: AsyncIterator[Any]) -> Any:

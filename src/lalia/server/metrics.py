@@ -35,7 +35,8 @@ class Metrics:
         self.lag = Histogram(
             "lalia_event_wait_seconds", "From an event's arrival to its being done.", buckets=_SECONDS, **here
         )
-        self.sessions.labels("realtime").set(0)
+        for protocol in ("realtime", "duplex"):
+            self.sessions.labels(protocol).set(0)
         work = Gauge("lalia_busy_seconds", "Work that the model has done.", **here)
         work.set_function(busy)
 

@@ -1,17 +1,21 @@
 """The models that a server offers, as sessions and requests take them."""
 
 import logging
+import secrets
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from lalia.audio import Audio
 from lalia.errors import ConfigError, LaliaError
 from lalia.lm import ContinuousBatch, SpeechLM
 from lalia.model.dialogue import Dialogue
+from lalia.model.duplex import duplex, duplex_lm
 from lalia.model.model import Model
-from lalia.realtime import Listening, Patience
+from lalia.realtime import Listening, Patience, TurnSession
+from lalia.realtime.duplex import Duplex
 from lalia.realtime.ends import Eagerness, Ends, SmartTurn, Words
+from lalia.realtime.framed import Framed
 
 __all__ = ["Talker", "Talkers"]
 
@@ -19,25 +23,40 @@ _log = logging.getLogger(__name__)
 
 
 class Talker:
-    """A model that is talked to, by its name.
+    """A model that is talked to, by its name: one that keeps a conversation of turns, or one that talks at once.
 
-    :raises ConfigError: it keeps no conversation.
+    :raises ConfigError: it is neither.
     """
 
     def __init__(self, name: str, model: Model) -> None:
-        if model.recipe.talk is None:
-            raise ConfigError(f"Model {name!r} keeps no conversation of turns. Serve another, like mini.")
         self.name, self.model = name, model
+        self.kind: Literal["turns", "duplex"] = "turns"
         self.speaks = model.vocoder is not None
         self.voices = _voices(model)
+        self._duplex: Duplex | None = None
+        self._batch: ContinuousBatch | None = None
+        if duplex_lm(model.recipe) is not None:
+            self.kind, self._duplex = "duplex", duplex(model)
+            return
+        if model.recipe.talk is None:
+            raise ConfigError(f"Model {name!r} keeps no conversation of turns. Serve another, like mini.")
         # Everything that is done at a first use alone is done before anybody waits.
         model.dialogue()
         lm = model.lms[model.recipe.talk.lm]
         assert isinstance(lm, SpeechLM)
         self._batch = ContinuousBatch(lm)
 
+    def open(self) -> Framed:
+        """A session of frames: of a model that talks at once, beside others; of one that takes turns, by itself."""
+        if self._duplex is not None:
+            return Framed(self._duplex.open(seed=secrets.randbelow(2**31)))
+        return Framed(TurnSession(self.dialogue()))
+
     def dialogue(self, **settings: Any) -> Dialogue:
-        """A new conversation, whose replies are written together with those of the others."""
+        """A new conversation, whose replies are written together with those of the others.
+
+        :raises ConfigError: the model keeps none.
+        """
         return self.model.dialogue(batch=self._batch, **settings)
 
     def voice(self, name: str | None) -> int | None:
