@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 import { RATE, fromBase64, toBase64, toFloat, toInt16 } from "./pcm.js";
 import { Sound } from "./sound.js";
-import { MODEL, Timeline, USER } from "./timeline.js";
+import { BUCKET, MODEL, Timeline, USER } from "./timeline.js";
 
 /**
  * @typedef {object} Turn
@@ -16,7 +16,11 @@ import { MODEL, Timeline, USER } from "./timeline.js";
  * @property {number} received samples of sound that came
  * @property {number} played samples of it that were heard
  * @property {boolean} whole whether all of the sound came
+ * @property {string} [heard] the part of the text that was heard, where the server tells
  */
+
+/** Milliseconds of silence after which the user is done; the server counts them to what he said. */
+const SILENCE = 500;
 
 /** Shorter than this, a press of the button was none. */
 const SHORTEST = RATE / 5;
@@ -247,7 +251,7 @@ export class Conversation {
             format,
             transcription: { model },
             turn_detection: handsFree
-              ? { type: "server_vad", create_response: true, interrupt_response: true }
+              ? { type: "server_vad", silence_duration_ms: SILENCE, create_response: true, interrupt_response: true }
               : null,
           },
           output: { format, ...(voice ? { voice } : {}) },
@@ -298,7 +302,7 @@ export class Conversation {
       case "input_audio_buffer.speech_stopped":
         this.hearing = false;
         this.expecting = true;
-        this.spokenUntil = this.#place(event.audio_end_ms);
+        this.spokenUntil = this.#lastSound(this.#place(event.audio_end_ms - SILENCE));
         break;
       case "input_audio_buffer.committed":
         if (!turn) this.#add(event.item_id, "user", { at: this.pressedAt - this.timeline.origin });
@@ -312,6 +316,13 @@ export class Conversation {
       case "conversation.item.input_audio_transcription.failed":
         if (turn) this.#understood(turn, "");
         break;
+      case "conversation.item.truncated":
+        // Only the server knows which words sound where.
+        this.connection.send({ type: "conversation.item.retrieve", item_id: event.item_id });
+        break;
+      case "conversation.item.retrieved":
+        this.#retrieved(event.item);
+        break;
       case "conversation.item.deleted":
         this.turns = this.turns.filter((other) => other !== turn);
         this.on.turn(null);
@@ -320,10 +331,11 @@ export class Conversation {
         this.active = event.response.id;
         break;
       case "response.output_item.added":
-        if (event.item.type === "message") this.#add(event.item.id, "model", { spoken: false });
+        if (event.item.type === "message") this.#add(event.item.id, "model", { spoken: !Sound.trouble });
         break;
       case "response.output_audio_transcript.delta":
       case "response.output_text.delta":
+        if (turn && event.type === "response.output_text.delta") turn.spoken = false;
         if (turn?.state === "open") this.#change(turn, { text: turn.text + event.delta });
         break;
       case "response.output_audio_transcript.done":
@@ -352,12 +364,19 @@ export class Conversation {
     for (const { id } of output ?? []) {
       const turn = this.turns.find((other) => other.id === id);
       if (turn?.state !== "open") continue;
-      if (!turn.spoken) this.#change(turn, { state: status === "completed" ? "done" : "cut" });
+      if (!turn.received) this.#change(turn, { state: status === "completed" ? "done" : "cut" });
       // However it ended, nothing more comes.
       else if (!turn.whole) this.sound.end(id);
     }
     if (status === "failed") this.on.error(details?.error?.message ?? "");
     this.#rest();
+  }
+
+  #retrieved({ id, content }) {
+    const turn = this.turns.find((other) => other.id === id);
+    const heard = content?.[0]?.transcript?.trim();
+    // Some servers drop the words with the sound, and then tell nothing.
+    if (turn && heard && turn.text.startsWith(heard)) this.#change(turn, { heard });
   }
 
   #understood(turn, text) {
@@ -410,8 +429,18 @@ export class Conversation {
     return place ? Math.round(place.at + sent - place.sent) : this.sound.position;
   }
 
+  /** The end of what the user said, which the server tells a little late: where he was last as loud as a voice. */
+  #lastSound(until) {
+    const { timeline } = this;
+    const end = Math.floor((until - timeline.origin) / BUCKET);
+    const loud = timeline.peak(USER, end - 200, end) / 20;
+    for (let i = end; i > end - 30; i--) {
+      if (timeline.peak(USER, i - 1, i) > loud) return timeline.origin + i * BUCKET;
+    }
+    return until;
+  }
+
   #sound(turn, samples) {
-    if (!turn.spoken) this.#change(turn, { spoken: true });
     turn.received += samples.length;
     this.sound.push(turn.id, samples);
   }
@@ -467,12 +496,14 @@ export class Conversation {
 }
 
 /**
- * As much of a reply's text as was heard: no word has a time, so the share of its sound, up to the end of a word.
+ * As much of a reply's text as was heard. While it is played no word has a time: the share of the sound, up to the end
+ * of a word.
  *
  * @param {Turn} turn
  * @returns {string}
  */
-export function heardText({ text, state, spoken, received, played, whole }) {
+export function heardText({ text, state, spoken, received, played, whole, heard }) {
+  if (heard !== undefined) return heard;
   if (!spoken || state === "done") return text;
   if (played === 0) return "";
   // Until all of the sound is there, its length is guessed by the length of the text, at 15 letters a second.
