@@ -9,7 +9,7 @@ export class Connection {
   /**
    * @param {object} on
    * @param {(event: any) => void} on.event the server says something
-   * @param {(state: State) => void} on.state
+   * @param {(state: State, ended: boolean) => void} on.state and whether the server ended a session that was well
    */
   constructor(on) {
     this.on = on;
@@ -72,8 +72,11 @@ export class Connection {
       }
       this.on.event(event);
     };
-    socket.onclose = () => {
-      if (socket === this.socket) this.#wait();
+    socket.onclose = ({ code }) => {
+      if (socket !== this.socket) return;
+      // A session has its time; nothing is wrong.
+      if (code === 1000 && this.state === "open") this.#enter("closed", true);
+      else this.#wait();
     };
   }
 
@@ -85,10 +88,9 @@ export class Connection {
     this.#enter("waiting");
   }
 
-  /** @param {State} state */
-  #enter(state) {
+  #enter(state, ended = false) {
     if (state === this.state) return;
     this.state = state;
-    this.on.state(state);
+    this.on.state(state, ended);
   }
 }

@@ -25,8 +25,8 @@ const SILENCE = 500;
 /** Shorter than this, a press of the button was none. */
 const SHORTEST = RATE / 5;
 
-/** Nothing is wrong if there was nothing to stop. */
-const HARMLESS = new Set(["response_cancel_not_active", "conversation_already_has_active_response"]);
+/** Nothing is wrong if there was nothing to stop, and the end of a session is told by its end. */
+const HARMLESS = new Set(["response_cancel_not_active", "session_idle", "session_expired", "server_stopping"]);
 
 const milliseconds = (samples) => Math.floor((1000 * samples) / RATE);
 
@@ -47,7 +47,7 @@ export class Conversation {
       finished: (item, played) => this.#finished(item, played),
       lost: () => on.lost(),
     });
-    this.connection = new Connection({ event: (event) => this.#told(event), state: (state) => this.#connected(state) });
+    this.connection = new Connection({ event: (event) => this.#told(event), state: (...state) => this.#connected(...state) });
     this.#begin();
   }
 
@@ -57,6 +57,8 @@ export class Conversation {
     this.timeline = new Timeline(this.sound.position);
     /** @type {number[]} milliseconds from the end of what the user said to the first sound of the answer */
     this.latencies = [];
+    /** @type {{act: () => void, turn?: Turn} | null} what is done once the socket is open, and the turn it tells */
+    this.later = null;
     this.#forget();
   }
 
@@ -79,8 +81,8 @@ export class Conversation {
     this.releasing = false;
     /** @type {[Float32Array, number][]} what was said before the socket was open */
     this.early = [];
-    /** @type {{act: () => void, turn?: Turn} | null} what is done once it is, and the turn that is then told */
-    this.later = null;
+    // What was typed is still to be told.
+    if (!this.later?.turn) this.later = null;
   }
 
   /** Replies that are heard or are to be heard: one, unless the server is quicker than it was told to stop. */
@@ -122,6 +124,7 @@ export class Conversation {
   press() {
     if (this.pressed !== null) return;
     this.stop();
+    this.#connect();
     this.connection.send({ type: "input_audio_buffer.clear" });
     this.pressed = 0;
     this.pressedAt = this.sound.position;
@@ -220,8 +223,7 @@ export class Conversation {
     else this.later = { act, turn };
   }
 
-  /** @param {import("./connection.js").State} state */
-  #connected(state) {
+  #connected(state, ended) {
     if (state === "waiting" || state === "closed") {
       this.#silence();
       for (const turn of this.turns.filter((other) => other.state === "open")) {
@@ -232,6 +234,7 @@ export class Conversation {
     if (state === "waiting" && this.turns.length && this.turns.at(-1).role !== "break") {
       this.#add(`break-${this.turns.length}`, "break", { state: "done" });
     }
+    if (ended && this.sound.microphone && this.settings.handsFree) this.#connect();
     this.on.state();
   }
 
