@@ -33,6 +33,7 @@ demo: $(VENV)/.installed
 	@echo "Listen to    $(CLIP)    the question,"
 	@echo "             reply.wav                 the answer."
 	@echo "Your own:    $(BIN)/lalia chat RECORDING -o reply.wav"
+	@echo "Live:        $(BIN)/lalia serve    and a page at http://127.0.0.1:8998/"
 	@echo "Typed:       $(BIN)/lalia chat --text \"Tell me a story.\""
 	@echo "No words:    $(BIN)/lalia continue examples/prompt.flac -o continuation.wav"
 	@echo "All else:    $(BIN)/lalia --help"
@@ -65,7 +66,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing lalia into $(VENV) (the first time takes some minutes) ..."
 	@$(INSTALL) --upgrade pip
 	@$(INSTALL) "$(TORCH)"
-	@$(INSTALL) -c constraints.txt -e .
+	@$(INSTALL) -c constraints.txt -e '.[server]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -32,6 +32,7 @@ COMMANDS = (
     "fit-codec",
     "train",
     "eval",
+    "serve",
     "recipes",
     "fetch",
     "doctor",

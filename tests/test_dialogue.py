@@ -12,9 +12,10 @@ import torch
 import lalia
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, DataError
-from lalia.lm import absorb
-from lalia.model import Model, dialogue, words
-from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, _Said, in_circles
+from lalia.lm import ContinuousBatch, absorb
+from lalia.model import Model, dialogue, memory, words
+from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written, in_circles
+from lalia.model.memory import Request
 from lalia.model.template import Template
 from lalia.model.voicing import Spoken
 from lalia.streams import TokenSequence, nothing
@@ -63,10 +64,10 @@ def test_the_state_goes_on_as_if_all_had_been_said_at_once(model: Model) -> None
     """The second turn's reply, from the state that the first left, is what one pass over both turns gives."""
     talk = model.dialogue(max_tokens=12, speak=False)
     first = talk.answer("Hello there", typed=True)
-    ids = list(talk._turns[0].reply)
+    ids = list(talk.memory.turns[0].reply)
     second = talk.answer("And you?", typed=True)
-    text, template = model.tokenizer("text"), talk._template
-    said = talk._system + template.system[1] + "Hello there" + template.reply
+    text, template = model.tokenizer("text"), talk.memory.template
+    said = talk.memory.system + template.system[1] + "Hello there" + template.reply
     known = torch.cat([text.encode(said).values[0, 0], torch.tensor(ids)])
     tail = text.encode(template.again + "And you?").values[0, 0]
     before = torch.cat([known, tail])
@@ -85,7 +86,7 @@ def test_the_state_goes_on_as_if_all_had_been_said_at_once(model: Model) -> None
     )
     again = torch.cat([m["text"].values[0, 0] for m in made if "text" in m]).tolist()
     assert first.text
-    assert again == talk._turns[1].reply
+    assert again == talk.memory.turns[1].reply
     assert second.text == text.decode(tokens(torch.tensor(again)))[0].strip()
 
 
@@ -98,13 +99,13 @@ def test_what_is_kept_in_mind_is_bounded(model: Model) -> None:
     lengths = []
     for i in range(12):
         talk.answer(f"This is turn number {i}.", typed=True)
-        assert steps(talk._state) == talk._used <= 300
-        lengths.append(len(talk._turns))
+        assert steps(talk.memory.state) == talk.memory.used <= 300
+        lengths.append(len(talk.memory.turns))
     # It forgets, but never everything, and not at every turn.
     assert max(lengths) < 12
     assert min(lengths[1:]) >= 1
     assert sum(b <= a for a, b in pairwise(lengths)) < 6
-    assert talk._turns[-1].said.words == "This is turn number 11."
+    assert talk.memory.turns[-1].request.text == "This is turn number 11."
 
 
 def test_a_long_conversation_takes_no_more_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,22 +113,24 @@ def test_a_long_conversation_takes_no_more_memory(model: Model, monkeypatch: pyt
     talk = model.dialogue(context=400, max_tokens=16, speak=False)
 
     def size() -> int:
-        state: Any = talk._state
+        state: Any = talk.memory.state
         return sum(t.numel() * t.element_size() for t in (*state.keys, *state.values))
 
     first, forgot = size(), 0
     assert first == 400 * size_of_a_step(model)
     for i in range(30):
-        kept, events = len(talk._turns), talk.turn(f"This is turn number {i}.", typed=True)
+        kept, events = len(talk.memory.turns), talk.turn(f"This is turn number {i}.", typed=True)
         with monkeypatch.context() as waiting:
             # Until its first words, a turn reads what the user said and nothing else.
-            waiting.setattr(talk, "_begin", lambda: pytest.fail("what was said is read again while the user waits"))
+            waiting.setattr(
+                talk.memory, "begin", lambda: pytest.fail("what was said is read again while the user waits")
+            )
             next(events)
         *_, last = events
         assert isinstance(last, Said)
-        forgot += len(talk._turns) <= kept
+        forgot += len(talk.memory.turns) <= kept
         assert size() == first
-        assert sum(len(t.reply) for t in talk._turns) < 400
+        assert sum(len(t.reply) for t in talk.memory.turns) < 400
     assert 1 <= forgot < 15
 
 
@@ -152,16 +155,16 @@ def test_a_reply_that_is_cut_off_counts_as_said_so_far(model: Model) -> None:
     written = [next(events) for _ in range(3)]
     events.close()
     assert all(isinstance(e, Written) for e in written)
-    turn = talk._turns[-1]
+    turn = talk.memory.turns[-1]
     assert 0 < len(turn.reply) < 30
-    assert talk._unseen == turn.reply[-1:]
-    assert steps(talk._state) == talk._used
-    before = talk._used
-    talk._close()
-    again = len(talk._ids(talk._template.again))
-    assert steps(talk._state) == talk._used == before + 1 + again
+    assert talk.memory.unseen == turn.reply[-1:]
+    assert steps(talk.memory.state) == talk.memory.used
+    before = talk.memory.used
+    talk.memory.close()
+    again = len(talk.memory.ids(talk.memory.template.again))
+    assert steps(talk.memory.state) == talk.memory.used == before + 1 + again
     assert talk.answer("Go on", typed=True).text
-    assert steps(talk._state) == talk._used
+    assert steps(talk.memory.state) == talk.memory.used
 
 
 def test_what_is_not_understood_is_not_answered(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +180,7 @@ def test_what_is_not_understood_is_not_answered(model: Model, monkeypatch: pytes
     assert reply.text == model.recipe.talk.unclear  # type: ignore[union-attr]
     assert reply.audio is not None
     assert reply.audio.seconds > 0
-    assert not talk._turns
+    assert not talk.memory.turns
 
 
 def test_what_is_listened_to_in_pieces_is_heard_as_the_whole(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,10 +192,10 @@ def test_what_is_listened_to_in_pieces_is_heard_as_the_whole(model: Model, monke
         if piece.seconds:
             talk.listen(piece)
     assert talk.answer().text == other.answer(audio).text
-    (turn,), (whole,) = talk._turns, other._turns
-    assert isinstance(turn.said.words, TokenSequence)
-    assert isinstance(whole.said.words, TokenSequence)
-    torch.testing.assert_close(turn.said.words.values, whole.said.words.values, atol=1e-4, rtol=1e-4)
+    (turn,), (whole,) = talk.memory.turns, other.memory.turns
+    assert isinstance(turn.request.words, TokenSequence)
+    assert isinstance(whole.request.words, TokenSequence)
+    torch.testing.assert_close(turn.request.words.values, whole.request.words.values, atol=1e-4, rtol=1e-4)
     assert talk._deliveries == other._deliveries
     with pytest.raises(AudioError, match="Nothing was listened to"):
         talk.answer()
@@ -209,20 +212,20 @@ def test_how_it_is_said_is_added_to_what_is_said(model: Model, monkeypatch: pyte
         talk.listen(said.cut(0.0, 1.0))
         talk.listen(said.cut(1.0))
         talk.answer()
-        assert steps(talk._state) == talk._used
-        used.append(talk._turns[0].said.manner)
+        assert steps(talk.memory.state) == talk.memory.used
+        used.append(talk.memory.turns[0].request.manner)
     assert used[0] is not None
     assert used[1] is not None
     assert used[0].num_tokens == 0 < used[1].num_tokens
     # Who always speaks so means nothing by it.
     quiet.answer(faint)
-    assert quiet._turns[1].said.manner.num_tokens == 0
+    assert quiet.memory.turns[1].request.manner.num_tokens == 0
     # Words alone, typed, have no manner; and what is forgotten is read again with it.
     quiet.answer("Hello.", typed=True)
-    assert quiet._turns[2].said.manner is None
-    quiet._used = quiet.context
-    quiet._make_room(0)
-    assert steps(quiet._state) == quiet._used
+    assert quiet.memory.turns[2].request.manner is None
+    quiet.memory.used = quiet.memory.context
+    quiet.memory.make_room(0)
+    assert steps(quiet.memory.state) == quiet.memory.used
 
 
 def test_without_what_training_needs_it_says_the_same(model: Model) -> None:
@@ -266,7 +269,7 @@ def test_a_reply_in_circles_is_ended() -> None:
 
 def test_instructions_are_read_first(model: Model) -> None:
     short, long = (model.dialogue(system=s, speak=False) for s in ("Be brief.", "Be brief. Speak of ships only."))
-    assert steps(short._state) == short._used < long._used == steps(long._state)
+    assert steps(short.memory.state) == short.memory.used < long.memory.used == steps(long.memory.state)
 
 
 def test_a_monologue_is_heard_to_its_end(model: Model) -> None:
@@ -274,11 +277,11 @@ def test_a_monologue_is_heard_to_its_end(model: Model) -> None:
     long = "word " * 200 + "and that is the end"
     talk.answer("Hello.", typed=True)
     assert talk.answer(long, typed=True).text
-    assert steps(talk._state) == talk._used <= 300
+    assert steps(talk.memory.state) == talk.memory.used <= 300
     kind: Any = model.specs["question"].kind
     heard = TokenSequence(torch.randn(1, 900, kind.dim), torch.tensor([900]))
-    known = talk._known(_Said(heard))["question"]
-    assert torch.equal(known.values, heard.values[:, -talk._most :])
+    known = talk.memory.known(Request(words=heard))["question"]
+    assert torch.equal(known.values, heard.values[:, -talk.memory.most :])
     with pytest.raises(ConfigError, match="The instructions take"):
         model.dialogue(context=100, max_tokens=8, system="x" * 200)
 
@@ -367,19 +370,19 @@ def test_what_was_not_heard_was_not_said(model: Model, monkeypatch: pytest.Monke
     talk.answer("Good morning.", typed=True)
     reply = talk.answer("Tell me about the sea.", typed=True)
     assert reply.audio is not None
-    before = list(talk._turns[-1].reply)
+    before = list(talk.memory.turns[-1].reply)
     # Random weights write no spaces, so that there are no words to tell apart.
     monkeypatch.setattr(Spoken, "until", lambda self, seconds: self.text[: int(len(self.text) * seconds)])
     said = talk.truncate(0.5)
     assert 0 < len(said) < len(reply.text)
     assert reply.text.startswith(said.strip())
-    kept = talk._turns[-1].reply
+    kept = talk.memory.turns[-1].reply
     assert before[: len(kept)] == kept
     assert len(model.tokenizer("text").decode(tokens(torch.tensor(kept)))[0]) <= len(said)
-    assert steps(talk._state) == talk._used
+    assert steps(talk.memory.state) == talk.memory.used
     # What comes after is as if the reply had been no longer.
     other = model.dialogue(max_tokens=60, speak=False)
-    other._recall([*talk._turns])
+    other.memory.recall([*talk.memory.turns])
     other._count = talk._count
     assert other.answer("And then?", typed=True).text == talk.answer("And then?", typed=True).text
 
@@ -388,12 +391,12 @@ def test_a_reply_that_was_not_begun_or_heard_to_its_end(model: Model) -> None:
     talk = model.dialogue(max_tokens=12)
     reply = talk.answer("Hello.", typed=True)
     assert reply.audio is not None
-    whole = list(talk._turns[-1].reply)
+    whole = list(talk.memory.turns[-1].reply)
     assert talk.truncate(reply.audio.seconds + 1).strip() == reply.text
-    assert talk._turns[-1].reply == whole
+    assert talk.memory.turns[-1].reply == whole
     talk.answer("And now?", typed=True)
     assert talk.truncate(0.0) == ""
-    assert talk._turns[-1].reply == []
+    assert talk.memory.turns[-1].reply == []
     assert talk.answer("Still there?", typed=True).audio is not None
 
 
@@ -409,3 +412,93 @@ def test_which_words_are_heard_by_when() -> None:
     spoken.text += " Six."
     assert spoken.until(9.0) == "One two three four five."
     assert Spoken("Nothing was said.").until(1.0) == ""
+
+
+def test_going_back_reads_nothing_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns that are had in mind already are not read; of others, the state is as if they had never been."""
+    talk, other = (model.dialogue(max_tokens=12, speak=False) for _ in range(2))
+    for text in ("One.", "Two.", "Three."):
+        talk.answer(text, typed=True)
+    turns = list(talk.memory.turns)
+    monkeypatch.setattr(talk.memory, "begin", lambda: pytest.fail("the instructions are read again"))
+    with monkeypatch.context() as still:
+        still.setattr(memory, "absorb", lambda *a, **k: pytest.fail("a turn is read again"))
+        talk.memory.recall(turns[:1])
+    assert steps(talk.memory.state) == talk.memory.used
+    talk.memory.recall([turns[0], turns[2]])
+    other.memory.recall([turns[0], turns[2]])
+    assert talk.memory.used == other.memory.used == steps(talk.memory.state)
+    other._count = talk._count
+    assert talk.answer("And then?", typed=True).text == other.answer("And then?", typed=True).text
+    talk.memory.recall([])
+    assert talk.memory.used == talk.memory._start
+
+
+def test_what_was_forgotten_is_not_read_again(model: Model) -> None:
+    talk = model.dialogue(context=300, max_tokens=16, speak=False)
+    turns = []
+    for i in range(8):
+        talk.answer(f"This is turn number {i}.", typed=True)
+        turns.append(talk.memory.turns[-1])
+    kept = list(talk.memory.turns)
+    assert len(kept) < 8
+    before = talk.memory.used
+    talk.memory.recall(turns)
+    assert talk.memory.turns == kept
+    assert talk.memory.used == before
+    # Instead of the last one, another that does not fit beside the others.
+    talk.memory.recall([*turns[:-1], memory.Turn(Request("word " * 20), [5] * 12)])
+    assert talk.memory.turns[-1].request.text.startswith("word")
+    assert steps(talk.memory.state) == talk.memory.used <= 300 - 16
+
+
+def test_other_instructions_keep_the_turns(model: Model) -> None:
+    talk, other = model.dialogue(max_tokens=12, speak=False), model.dialogue(max_tokens=12, speak=False, system="Sing.")
+    talk.answer("Hello.", typed=True)
+    talk.memory.instruct("Sing.")
+    other.memory.recall(talk.memory.turns)
+    other._count = talk._count
+    assert steps(talk.memory.state) == steps(other.memory.state)
+    assert talk.answer("And then?", typed=True).text == other.answer("And then?", typed=True).text
+    with pytest.raises(ConfigError, match="The instructions take"):
+        talk.memory.instruct("x" * 3000)
+    assert talk.memory.system == "Sing."
+
+
+def test_what_is_typed_and_heard_is_one_turn(model: Model) -> None:
+    kind: Any = model.specs["question"].kind
+    heard = [Request(words=TokenSequence(torch.randn(1, n, kind.dim), torch.tensor([n]))) for n in (3, 4)]
+    both = Request("Look:") + heard[0] + heard[1] + Request("please")
+    assert both.text == "Look: please"
+    assert both.words is not None
+    assert both.words.num_tokens == 7
+    talk = model.dialogue(max_tokens=8, speak=False)
+    assert talk.answer(both).text
+    assert steps(talk.memory.state) == talk.memory.used
+
+
+def test_conversations_at_once_are_as_each_alone(model: Model) -> None:
+    """Replies that are written together, begun and ended in between, and one that is cut off."""
+    batch = ContinuousBatch(model.lms["llm"])  # type: ignore[arg-type]
+    together, alone = (
+        [model.dialogue(max_tokens=20, seed=i, speak=False, **more) for i in range(3)]
+        for more in ({"batch": batch}, {})
+    )
+    for text in ("Tell me of ships.", "And of the sea?"):
+        turns = [talk.turn(text + str(i), typed=True) for i, talk in enumerate(together)]
+        for _ in range(4):
+            next(turns[2])
+        turns[2].close()
+        pending = turns[:2]
+        while pending:
+            pending = [t for t in pending if next(t, None) is not None]
+        for i, talk in enumerate(alone):
+            events = talk.turn(text + str(i), typed=True)
+            for n, _ in enumerate(events):
+                if i == 2 and n == 3:
+                    events.close()
+    for talk, other in zip(together, alone, strict=True):
+        assert [t.reply for t in talk.memory.turns] == [t.reply for t in other.memory.turns]
+        assert talk.memory.unseen == other.memory.unseen
+        assert steps(talk.memory.state) == talk.memory.used == other.memory.used
+    assert not batch.rows

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["State", "Streaming", "put_rows", "reset_rows", "select_rows"]
+__all__ = ["RowStates", "State", "Streaming", "put_rows", "reset_rows", "select_rows"]
 
 S = TypeVar("S", bound="State")
 
@@ -32,6 +32,24 @@ class State:
     def reset(self, fresh: Self, rows: Tensor) -> Self:
         """This state with the rows where the mask [B] is true taken from ``fresh``."""
         return type(self)(**{f.name: _merge(getattr(self, f.name), getattr(fresh, f.name), rows) for f in fields(self)})
+
+
+@dataclass
+class RowStates(State):
+    """States of one row each, side by side as one batch, each of them where it is: nothing is copied when rows come
+    and go, and each has its own size.
+
+    What takes it updates the states in place.
+    """
+
+    rows: list[Any]
+
+    def select(self, rows: Tensor) -> Self:
+        return type(self)([self.rows[i] for i in rows.tolist()])
+
+    def reset(self, fresh: Self, rows: Tensor) -> Self:
+        pairs = zip(self.rows, fresh.rows, rows.tolist(), strict=True)
+        return type(self)([new if picked else old for old, new, picked in pairs])
 
 
 class Streaming(Protocol):

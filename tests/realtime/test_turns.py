@@ -153,7 +153,7 @@ def test_silence_and_clicks_are_nothing() -> None:
 
 def test_how_long_it_waits_may_depend_on_what_was_said() -> None:
     session = TurnSession(
-        Parrot(), activity=Activity(detector=Loud()), patience=lambda draft: 1.0 if draft >= "2" else 0.2
+        Parrot(), activity=Activity(detector=Loud()), patience=lambda turn, draft: 1.0 if draft >= "2" else 0.2
     )
     sound = scene(0.2, 1.0, 3.0)
     stopped = [session.time for x in sound.split(PIECE) for e in session.push(Audio(x, RATE)) if isinstance(e, Stopped)]
@@ -205,5 +205,5 @@ def test_a_model_that_hears_and_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[:2] == [Started, Stopped]
     assert seen.count(Stopped) == 2
     talk: Any = session.conversation
-    assert len(talk._turns) == 2
-    assert int(talk._state.position[0]) == talk._used
+    assert len(talk.memory.turns) == 2
+    assert int(talk.memory.state.position[0]) == talk.memory.used

@@ -11,8 +11,8 @@ from lalia.errors import LayoutError
 from lalia.layouts.cells import Cell, Choice, Step
 from lalia.layouts.extent import GrowingExtent, times_of
 from lalia.layouts.grid import ABSENT, Grid
-from lalia.layouts.layout import Layout
-from lalia.streams import Discrete, Streams, StreamSpec
+from lalia.layouts.layout import Layout, check_streams
+from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence
 
 __all__ = ["Cursor", "Laid", "grid_of"]
 
@@ -59,6 +59,7 @@ class Cursor:
         self._lengths = {n: int(k.lengths[0]) for n, k in known.items()}
         self._codes: dict[str, list[list[int]]] = {n: k.values[0].tolist() for n, k in known.items() if k.discrete}
         self._features = {n: k.values[0] for n, k in known.items() if not k.discrete}
+        self._specs, self._dropped = all_specs, dict.fromkeys(known, 0)
         self._extent = GrowingExtent(
             layout.num_codebooks(specs),
             ends,
@@ -66,7 +67,7 @@ class Cursor:
             complete=frozenset(complete),
             limits=limits or {},
             times={n: times_of(known.get(n), s) for n, s in all_specs.items()} if layout.timed else {},
-            codes={n: self._codes[n][0][: self._lengths[n]] for n in layout.markers if n in known},
+            codes={n: self._codes[n][0][: self._lengths[n]] if n in known else () for n in layout.markers},
         )
         self._plan: Iterator[Step] = layout.plan(self._extent)
         self.step: Step | None = next(self._plan, None)
@@ -79,8 +80,42 @@ class Cursor:
         stream, codebook, t = slot
         if t >= self._lengths.get(stream, 0):
             return self._end_ids[stream]
-        codes = self._codes.get(stream)
+        codes, t = self._codes.get(stream), t - self._dropped[stream]
         return self._features[stream][t] if codes is None else codes[codebook][t]
+
+    def extend(self, stream: str, more: TokenSequence) -> None:
+        """Know more of a stream, behind what is known of it: it comes from outside, as it happens.
+
+        :param more: of one row.
+        :raises LayoutError: it is not of the layout, or not of its spec.
+        """
+        if stream not in self._specs:
+            raise LayoutError(f"Stream {stream!r} is not in the layout, which has {', '.join(self._specs)}. Fix it.")
+        check_streams({stream: more}, self._specs)
+        new = more.values[0, ..., : int(more.lengths[0])] if more.discrete else more.values[0, : int(more.lengths[0])]
+        first = self._dropped.setdefault(stream, 0)
+        if not more.discrete:
+            kept = self._features.get(stream)
+            self._features[stream] = new if kept is None else torch.cat([kept, new])
+        else:
+            books = self._codes.setdefault(stream, [[] for _ in range(len(new))])
+            known = self._lengths.get(stream, 0) - first
+            for book, codes in zip(books, new.tolist(), strict=True):
+                del book[known:]
+                book += codes
+        self._lengths[stream] = self._lengths.get(stream, 0) + int(more.lengths[0])
+        self._extent.extend(stream, int(more.lengths[0]))
+
+    def drop(self, stream: str, before: int) -> None:
+        """Keep no tokens of a known stream before one: all of their cells have been laid."""
+        count = before - self._dropped[stream]
+        if count <= 0:
+            return
+        if stream in self._features:
+            self._features[stream] = self._features[stream][count:].clone()
+        for book in self._codes.get(stream, ()):
+            del book[:count]
+        self._dropped[stream] = before
 
     def known_step(self) -> list[Laid] | None:
         """The next step if it is known from one end to the other, or None."""

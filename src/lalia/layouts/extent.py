@@ -114,7 +114,7 @@ class GrowingExtent(_Extent):
     :param limits: most tokens of a stream; it counts as ended there, without an end token. What is known is
         laid even past it.
     :param times: of the known tokens.
-    :param codes: known codes of codebook 0 of the streams at whose values the layout looks.
+    :param codes: known codes of codebook 0 of the streams at whose values the layout looks, and of no others.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class GrowingExtent(_Extent):
         self._known = {s: known.get(s, 0) for s in num_codebooks}
         self._lengths: dict[str, int | None] = {s: self._known[s] if s in complete else None for s in num_codebooks}
         self._limits = {s: max(n, self._known[s]) for s, n in limits.items()}
-        self._codes: dict[str, dict[int, int]] = {s: dict(enumerate(codes.get(s, ()))) for s in num_codebooks}
+        self._codes: dict[str, dict[int, int]] = {s: dict(enumerate(c)) for s, c in codes.items()}
         self._picked: Cell | None = None
 
     def reaches(self, stream: str, t: int, codebook: int = 0) -> bool:
@@ -165,6 +165,10 @@ class GrowingExtent(_Extent):
         """Whether the cell was given rather than generated; the end of a complete stream is given too."""
         return cell.t < self._known[cell.stream] or cell.t == self._lengths[cell.stream]
 
+    def extend(self, stream: str, tokens: int) -> None:
+        """So many more tokens of the stream are known."""
+        self._known[stream] += tokens
+
     def end(self, stream: str, length: int) -> None:
         """From now on the stream has ``length`` tokens."""
         self._lengths[stream] = length
@@ -172,5 +176,5 @@ class GrowingExtent(_Extent):
     def record(self, cell: Cell, value: int | None) -> None:
         """This cell has been laid; what follows may depend on it."""
         self._picked = cell
-        if value is not None and cell.codebook == 0:
+        if value is not None and cell.codebook == 0 and cell.stream in self._codes:
             self._codes[cell.stream][cell.t] = value

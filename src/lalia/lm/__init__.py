@@ -1,6 +1,7 @@
 """The speech language model: inputs, backbones, heads, sampling, generation."""
 
 from lalia.lm.continuous import Flow, Regress
+from lalia.lm.continuous_batch import ContinuousBatch, Running
 from lalia.lm.ctc import CTC
 from lalia.lm.depth import Depth
 from lalia.lm.edge_units import EdgeUnits
@@ -21,6 +22,7 @@ from lalia.nn.transformer import Transformer
 __all__ = [
     "CTC",
     "HF",
+    "ContinuousBatch",
     "Depth",
     "DepthTransformer",
     "DualTower",
@@ -32,6 +34,7 @@ __all__ = [
     "Lookup",
     "Project",
     "Regress",
+    "Running",
     "Sampler",
     "Sampling",
     "SpeechLM",

@@ -16,6 +16,7 @@ from lalia.layouts import Cell, Choice, Laid
 from lalia.lm.head import Ask, Row
 from lalia.lm.heads import Linear
 from lalia.lm.sampling import Sampler, Sampling, sample, uniform
+from lalia.streams import Discrete
 
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
@@ -53,8 +54,14 @@ class Drawer:
                     f"The sampler names stream {name!r}, but the model has {', '.join(model.specs)}. Fix the name."
                 )
 
+    def codebooks(self, stream: str) -> int:
+        """K of a stream; 1 for features."""
+        kind = self.model.specs[stream].kind
+        return kind.num_codebooks if isinstance(kind, Discrete) else 1
+
     def fill(self, rows: Sequence[Row], hidden: Tensor) -> list[list[Laid]]:
-        """Every slot of the next step of each row with its value: known ones as they are, the others drawn.
+        """Every slot of the next step of each row with its value: known ones as they are, the others drawn, but those
+        that are awaited.
 
         Slots are taken in order across rows; those that ask for the same codebook are drawn together.
 
@@ -74,7 +81,7 @@ class Drawer:
                     groups.setdefault((tuple(c.stream for c in slot.cells), 0), []).append((i, slot))
                 elif (value := row.cursor.given(slot)) is not None:
                     laid[i].append(Laid(slot, value))
-                else:
+                elif slot.stream not in row.awaited:
                     groups.setdefault(((slot.stream,), slot.codebook), []).append((i, slot))
             for key, members in groups.items():
                 index = [i for i, _ in members]

@@ -18,7 +18,7 @@ from lalia.streams import Discrete, Streams, StreamSpec, TokenSequence, nothing,
 if TYPE_CHECKING:
     from lalia.lm.model import SpeechLM
 
-__all__ = ["HIDDEN", "absorb", "collect", "generate"]
+__all__ = ["HIDDEN", "Frames", "absorb", "collect", "generate", "known_steps", "start_rows"]
 
 HIDDEN = "hidden"
 """The stream of hidden states that ``generate`` gives beside what it draws."""
@@ -56,10 +56,10 @@ def generate(
         to choose between streams that do not share a vocabulary.
     """
     drawer = Drawer(model, sampler)
-    rows = _start(model, known or {}, sampler, complete, limits or {}, seeds, batch_size)
+    rows = start_rows(model, known or {}, sampler, complete, limits or {}, seeds, batch_size)
     num_rows = len(rows)
-    prefix = [_known_steps(row) for row in rows]
-    frames = _Frames(model.specs, model.ends, frozenset(model.layout.markers), num_rows)
+    prefix = [known_steps(row) for row in rows]
+    frames = Frames(model.specs, model.ends, frozenset(model.layout.markers), num_rows)
     device = model.start.device
     grid = grid_of(prefix, model.specs).to(device)
     before = state is None
@@ -110,8 +110,8 @@ def absorb(model: "SpeechLM", known: Streams, state: State | None = None, *, cap
     :raises LayoutError: as ``generate``.
     """
     done = tuple(s for s in model.specs if s not in model.heads)
-    (row,) = _start(model, known, model.config.sampler, done, {}, None, 1)
-    grid = grid_of([_known_steps(row)], model.specs).to(model.start.device)
+    (row,) = start_rows(model, known, model.config.sampler, done, {}, None, 1)
+    grid = grid_of([known_steps(row)], model.specs).to(model.start.device)
     if state is None:
         # The start comes before them.
         state = model.init_state(1, capacity=max(capacity or 0, grid.num_steps + (1 if capacity else 257)))
@@ -146,7 +146,7 @@ def _joined(pieces: Sequence[TokenSequence]) -> TokenSequence:
     )
 
 
-def _start(
+def start_rows(
     model: "SpeechLM",
     known: Streams,
     sampler: Sampler,
@@ -179,7 +179,7 @@ def _start(
     return rows
 
 
-def _known_steps(row: Row) -> list[list[Laid]]:
+def known_steps(row: Row) -> list[list[Laid]]:
     """Lay all that is known before the first step of which something is not."""
     steps = []
     while (laid := row.cursor.known_step()) is not None:
@@ -187,7 +187,7 @@ def _known_steps(row: Row) -> list[list[Laid]]:
     return steps
 
 
-class _Frames:
+class Frames:
     """The frames that are complete: with delays, the codebooks of a frame come one by one."""
 
     def __init__(

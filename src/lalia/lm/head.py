@@ -26,6 +26,7 @@ class Row:
     :param index: its place in what ``generate`` yields.
     :param history: codes of codebook 0 of each stream so far.
     :param memory: what a head keeps about this row from step to step, by stream.
+    :param awaited: streams that come from outside and are never drawn.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Row:
     draws: int = 0
     history: dict[str, list[int]] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
+    awaited: frozenset[str] = frozenset()
 
     @property
     def runs(self) -> bool:

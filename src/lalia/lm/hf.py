@@ -18,7 +18,7 @@ from lalia.lm.architectures import ARCHITECTURES
 from lalia.nn.masks import Mask, Sight
 from lalia.nn.packed import pack_linears
 from lalia.nn.transformer import KVState, Transformer
-from lalia.streaming import State
+from lalia.streaming import RowStates, State
 
 __all__ = ["HF", "HFState", "take_rows"]
 
@@ -46,6 +46,16 @@ class HFState(State):
     mask: Tensor
     position: Tensor
 
+    def rewinds(self, steps: int) -> bool:
+        """Whether ``steps`` more can be taken and then taken back."""
+        return True
+
+    def rewind(self, steps: int) -> None:
+        """Take the last steps back, of one row or of rows that took them together."""
+        kept = self.mask.shape[1] - steps
+        self.keys, self.values = ([x if x is None else x[:, :, :kept] for x in of] for of in (self.keys, self.values))
+        self.mask, self.position = self.mask[:, :kept], self.position - steps
+
     def reset(self, fresh: "HFState", rows: Tensor) -> "HFState":
         # A column's place means nothing, only its mask does: both are widened to one width, at the left.
         rows = rows.to(self.mask.device)
@@ -63,6 +73,39 @@ class HFState(State):
         )
         position = torch.where(rows, fresh.position, self.position)
         return HFState(merge(self.keys, fresh.keys), merge(self.values, fresh.values), mask, position)
+
+
+def _join(states: Sequence[HFState]) -> HFState:
+    """States of one row each as one, at the right."""
+    width = max(s.mask.shape[1] for s in states)
+    layers = max(len(s.keys) for s in states)
+
+    def joined(of: list[list[Tensor | None]]) -> list[Tensor | None]:
+        made: list[Tensor | None] = []
+        for i in range(layers):
+            # A state that has seen nothing has no layers yet.
+            rows = [x[i] if x else None for x in of]
+            like = next((x for x in rows if x is not None), None)
+            if like is None:
+                made.append(None)
+                continue
+            whole = [like[:, :, :0] if x is None else x for x in rows]
+            made.append(torch.cat([F.pad(x, (0, 0, width - x.shape[2], 0)) for x in whole]))
+        return made
+
+    mask = torch.cat([F.pad(s.mask, (width - s.mask.shape[1], 0)) for s in states])
+    position = torch.cat([s.position for s in states])
+    return HFState(joined([s.keys for s in states]), joined([s.values for s in states]), mask, position)
+
+
+def _part(joined: HFState, states: Sequence[HFState], steps: int) -> None:
+    """Give each state its row of what ``_join`` made of them, after ``steps`` more."""
+    for b, state in enumerate(states):
+        width = state.mask.shape[1] + steps
+        for name in ("keys", "values"):
+            found = getattr(joined, name)
+            setattr(state, name, [x if x is None else x[b : b + 1, :, -width:].clone() for x in found])
+        state.mask, state.position = joined.mask[b : b + 1, -width:].clone(), joined.position[b : b + 1]
 
 
 def _merge(pick: Tensor, old: Tensor | None, new: Tensor | None, width: int) -> Tensor | None:
@@ -181,7 +224,7 @@ class HF(Configurable, nn.Module):
         self,
         x: Tensor,
         lengths: Tensor | None = None,
-        state: KVState | HFState | None = None,
+        state: KVState | HFState | RowStates | None = None,
         prefix: Tensor | None = None,
     ) -> Tensor:
         """[B, S, D] to [B, S, D]; see ``Transformer.forward``."""
@@ -189,6 +232,12 @@ class HF(Configurable, nn.Module):
             assert not isinstance(state, HFState)
             return self.model(x, lengths, state, prefix=prefix)
         assert not isinstance(state, KVState)
+        if isinstance(state, RowStates):
+            # The cache of transformers is copied at every step anyhow.
+            joined = _join(state.rows)
+            out = self(x, lengths, joined)
+            _part(joined, state.rows, x.shape[1])
+            return out
         if state is None:
             # Padding is on the right, so that causality alone keeps it from the steps that count.
             return self.model(inputs_embeds=x, use_cache=False).last_hidden_state

@@ -1,7 +1,7 @@
 """A recipe with its parts: what a user holds."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from lalia.model.weights import TOKENIZERS, assign_tensors, load_tensors, split_
 from lalia.nn.half import halve_
 from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
-from lalia.realtime import Activity, TurnSession
+from lalia.realtime import Activity, Patience, TurnSession
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, matches, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
@@ -440,7 +440,7 @@ class Model:
         config: TurnSession.Config | None = None,
         *,
         activity: Activity | None = None,
-        patience: Callable[[str], float] | None = None,
+        patience: Patience | None = None,
         **settings: Any,
     ) -> TurnSession:
         """A conversation in real time: pieces of sound come in, and what comes of them; see ``TurnSession``.
@@ -466,6 +466,11 @@ class Model:
         """
         vocoder, number = self._vocoder(), self.voice(voice)
         return words.say(self, vocoder.reads, text, voice=number)
+
+    def stream_say(self, text: str, *, voice: int | str | None = None) -> Iterator[Audio]:
+        """A text, read out piece by piece; raises as ``say``, before the first piece."""
+        vocoder, number = self._vocoder(), self.voice(voice)
+        return words.stream_say(self, vocoder.reads, text, voice=number)
 
     def transcribe(self, audio: AudioLike, *, beams: int = 5) -> str:
         """What is said in a recording, as the model hears it.

@@ -5,16 +5,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from lalia.audio import Audio
-from lalia.streams import TokenSequence
+from lalia.model.memory import tokens_of
 from lalia.tokenizers import Letters
 
 if TYPE_CHECKING:
     from lalia.model.model import Model
 
-__all__ = ["Speech", "Spoken", "tokens_of"]
+__all__ = ["Speech", "Spoken"]
 
 _LETTERS = 48
 """That wait before the speech decoder is run again, while what it made before is playing."""
@@ -96,8 +95,3 @@ class Spoken:
             (start, before), (end, after) = next((a, b) for a, b in pairwise(self.marks) if seconds < b[0])
             said = before + max(seconds - start, 0.0) / (end - start) * (after - before)
         return self.text if said >= len(self.text) else self.text[: max(self.text.rfind(" ", 0, int(said) + 1), 0)]
-
-
-def tokens_of(ids: Tensor) -> TokenSequence:
-    """The stream of one row of ids [S]."""
-    return TokenSequence(ids[None, None], torch.tensor([len(ids)]))

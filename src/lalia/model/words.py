@@ -1,11 +1,13 @@
 """What a model does with words outside a conversation: reading a text out, and writing down what is said."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lalia.audio import Audio, AudioLike
 from lalia.errors import ConfigError, DataError
 from lalia.lm import SpeechLM
+from lalia.model.voicing import Speech
 from lalia.streams import nothing, valid_steps
 from lalia.tokenizers import Letters
 
@@ -20,12 +22,33 @@ def say(model: "Model", reads: Sequence[str], text: str, *, voice: int | None) -
 
     :param reads: what the model's vocoder reads.
     """
+    return model.decode({reads[0]: _letters(model, reads, text).encode(text)}, voice=voice)
+
+
+def stream_say(model: "Model", reads: Sequence[str], text: str, *, voice: int | None) -> Iterator[Audio]:
+    """See ``Model.stream_say``."""
+    _letters(model, reads, text)
+    return _pieces(model, text, voice)
+
+
+def _pieces(model: "Model", text: str, voice: int | None) -> Iterator[Audio]:
+    talk = model.recipe.talk
+    speech = Speech(model, voice, whole=talk is not None and talk.by_sentence)
+    # A word at a time, as a reply is written.
+    for word in (*re.findall(r"\s*\S+", text), None):
+        made = speech.push(word or "", final=word is None)
+        if made is not None and made.samples.shape[-1]:
+            yield made
+
+
+def _letters(model: "Model", reads: Sequence[str], text: str) -> Letters:
+    """What spells a text for the vocoder."""
     letters = model.tokenizer(reads[0]) if len(reads) == 1 else None
     if not isinstance(letters, Letters):
         raise ConfigError(f"Model {model.recipe.name!r} does not read text out. Choose another, like mini.")
     if not any(c.isalnum() for c in text):
         raise DataError(f"There is nothing to read out in {text[:40]!r}. Give it words.")
-    return model.decode({reads[0]: letters.encode(text)}, voice=voice)
+    return letters
 
 
 def transcribe(model: "Model", audio: AudioLike, *, beams: int) -> str:

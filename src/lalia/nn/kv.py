@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lalia.nn.kernels import attend
 from lalia.nn.masks import Sight
-from lalia.streaming import State
+from lalia.streaming import RowStates, State
 
-__all__ = ["KVState", "KVView", "View"]
+__all__ = ["KVState", "KVView", "RowsView", "View"]
 
 
 @dataclass
@@ -41,6 +42,14 @@ class KVState(State):
             # Below the window nothing has come round yet, so that room at the end keeps every step in its place.
             room = max(most, 2 * self.capacity)
             self._widen(room if self.window is None else min(room, self.window))
+
+    def rewinds(self, steps: int) -> bool:
+        """Whether ``steps`` more can be taken and then taken back: none of them comes to lie where another was."""
+        return self.window is None or int(self.position.max()) + steps <= self.window
+
+    def rewind(self, steps: int) -> None:
+        """Take the last steps of every row back."""
+        self.position = self.position - steps
 
     def reset(self, fresh: "KVState", rows: Tensor) -> "KVState":
         old, new = (KVState(s.keys, s.values, s.position, s.window) for s in (self, fresh))
@@ -88,6 +97,11 @@ class View:
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Take the new keys and values of a layer [B, H_kv, S, D_head], and give all that there are."""
         return k, v
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
+        """What the queries [B, H, S, D_head] of a layer find in the new keys and values and those before."""
+        k, v = self.extend(layer, k, v)
+        return attend(q, k, v, mask=self.mask, causal=self.causal, dropout=dropout)
 
 
 class KVView(View):
@@ -177,3 +191,33 @@ class KVView(View):
         else:
             kept[layer][self._rows, :, self._slots] = new[self._rows, :, self._columns]
         return seen if self._round and self._steps > 1 else kept[layer][:, :, : self.stop]
+
+
+class RowsView(View):
+    """What the steps of rows see that have a state each: the maps of a layer are one product for all, and each row
+    looks for itself, at no more than it has.
+    """
+
+    def __init__(
+        self,
+        sight: Sight,
+        steps: int,
+        states: RowStates,
+        *,
+        lengths: Tensor | None = None,
+        prefix: Tensor | None = None,
+    ) -> None:
+        def part(x: Tensor | None, b: int) -> Tensor | None:
+            return None if x is None else x[b : b + 1]
+
+        self._rows = [
+            KVView(sight, steps, state, lengths=part(lengths, b), prefix=part(prefix, b))
+            for b, state in enumerate(states.rows)
+        ]
+        self.at = torch.cat([view.at for view in self._rows])
+        self.stop = max(view.stop for view in self._rows)
+        self.causal, self.mask = False, None
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
+        parts = zip(self._rows, q.split(1), k.split(1), v.split(1), strict=True)
+        return torch.cat([view.attend(layer, *of_row, dropout=dropout) for view, *of_row in parts])

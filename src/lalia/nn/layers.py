@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lalia.nn.kernels import RMSNorm, attend, rotate
+from lalia.nn.kernels import RMSNorm, rotate
 from lalia.nn.kv import View
 from lalia.nn.packed import Linear
 
@@ -73,10 +73,8 @@ class Attention(nn.Module):
 def look(q: Tensor, k: Tensor, v: Tensor, view: View, layer: int, *, dropout: float) -> Tensor:
     """Attention of queries [B, (C,) H, S, D_head] on keys and values alike, after those that came before."""
     if q.ndim == 4:
-        k, v = view.extend(layer, k, v)
-        return attend(q, k, v, mask=view.mask, causal=view.causal, dropout=dropout)
-    k, v = view.extend(layer, k.flatten(1, 2), v.flatten(1, 2))
-    y = attend(q.flatten(1, 2), k, v, mask=view.mask, causal=view.causal, dropout=dropout)
+        return view.attend(layer, q, k, v, dropout=dropout)
+    y = view.attend(layer, q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), dropout=dropout)
     return y.view(q.shape)
 
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from lalia.config import Configurable
 from lalia.errors import ConfigError
 from lalia.nn.kernels import whole_turn
-from lalia.nn.kv import KVState, KVView, View
+from lalia.nn.kv import KVState, KVView, RowsView, View
 from lalia.nn.layers import INIT_STD, Block, Table, norm_of
 from lalia.nn.masks import Mask, Sight
 from lalia.nn.positions import RopeScaling, angles, sinusoids
+from lalia.streaming import RowStates
 
 __all__ = ["KVState", "Transformer"]
 
@@ -168,7 +169,7 @@ class Transformer(Configurable, nn.Module):
         self,
         x: Tensor,
         lengths: Tensor | None = None,
-        state: KVState | None = None,
+        state: KVState | RowStates | None = None,
         *,
         prefix: Tensor | None = None,
     ) -> Tensor:
@@ -177,7 +178,8 @@ class Transformer(Configurable, nn.Module):
         :param x: [B, S, D].
         :param lengths: [B] valid steps of x. Rows with a state move on by their own length; without one, they
             matter only to masks by which a step sees later ones.
-        :param state: keys and values so far, updated in place; None for a whole sequence.
+        :param state: keys and values so far, updated in place, of all rows or of each by itself; None for a whole
+            sequence.
         :param prefix: [B] first steps of each row that all its steps see, with the mask ``prefix``.
         :returns: [B, S, D].
         :raises ConfigError: more steps than there are learned positions; or a state, and steps that see what
@@ -189,18 +191,24 @@ class Transformer(Configurable, nn.Module):
             x = layer(x, table, view)
         if state is not None and moved is not None:
             # Steps past a row's length were computed on padding; the row's next steps overwrite them.
-            state.position = moved
+            _move(state, moved)
         return self.norm(x)
 
     def _view(
-        self, x: Tensor, lengths: Tensor | None, state: KVState | None, prefix: Tensor | None
+        self, x: Tensor, lengths: Tensor | None, state: KVState | RowStates | None, prefix: Tensor | None
     ) -> tuple[View, Tensor | None]:
         """What the steps of x [B, ..., S, D] see, and where the rows of a state will stand after them."""
         steps, sight = x.shape[-2], self.config.sight
         if state is None:
             return View(sight, steps, x.device, lengths=lengths, prefix=prefix), None
-        moved = state.position + (steps if lengths is None else lengths.to(state.position))
-        return KVView(sight, steps, state, lengths=lengths, prefix=prefix), moved
+        view: View
+        if isinstance(state, RowStates):
+            position = torch.cat([row.position for row in state.rows])
+            view = RowsView(sight, steps, state, lengths=lengths, prefix=prefix)
+        else:
+            position = state.position
+            view = KVView(sight, steps, state, lengths=lengths, prefix=prefix)
+        return view, position + (steps if lengths is None else lengths.to(position))
 
     def _place(self, x: Tensor, view: View, last: int) -> tuple[Tensor, Table | None]:
         """Tell x [B, (C,) S, D] where its steps are: it with what is added, and RoPE's table if it is that.
@@ -250,3 +258,12 @@ class Transformer(Configurable, nn.Module):
                 self._table = angles(every, c.size_of_head, c.rope_theta, c.rope_scaling)
         cos, sin = self._table
         return cos[at], sin[at]
+
+
+def _move(state: KVState | RowStates, position: Tensor) -> None:
+    """Where the rows [B] stand now."""
+    if isinstance(state, KVState):
+        state.position = position
+        return
+    for row, at in zip(state.rows, position.split(1), strict=True):
+        row.position = at

@@ -16,6 +16,7 @@ from lalia.realtime.events import (
     Stopped,
     Written,
 )
+from lalia.realtime.listening import Listening, Patience
 from lalia.realtime.turns import Conversation, TurnSession
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "Heard",
     "Ignored",
     "Interrupted",
+    "Listening",
+    "Patience",
     "Reply",
     "Said",
     "SessionEvent",

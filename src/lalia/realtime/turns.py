@@ -4,21 +4,15 @@ There is no clock and no thread: time is the sound that came in, and the work is
 a session is as deterministic as its model, and runs as well from a file as from a microphone or a socket.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-import soxr
-import torch
-
 from lalia.audio import Audio
-from lalia.errors import AudioError, ConfigError
+from lalia.errors import ConfigError
 from lalia.realtime.activity import Activity
 from lalia.realtime.events import (
-    Draft,
     Event,
     Finished,
     Heard,
@@ -29,6 +23,7 @@ from lalia.realtime.events import (
     Started,
     Stopped,
 )
+from lalia.realtime.listening import Listening, Patience
 
 __all__ = ["Conversation", "TurnSession"]
 
@@ -62,15 +57,12 @@ class TurnSession:
 
     :param conversation: with the model.
     :param activity: who tells when somebody speaks.
-    :param patience: seconds of silence after which the user is done, by what he has said so far; ``Config.silence``
-        when not given.
+    :param patience: how long to wait for the user to go on; ``Config.silence`` when not given.
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Listening.Config):
         """
-        :param silence: seconds after which the user is done.
-        :param padding: seconds of sound before his voice that are heard with it.
         :param retake: seconds of a reply up to which a user who speaks was not done, and interrupts nobody.
         :param lead: seconds of a reply that are made ahead of what is played. More costs work that an interruption
             throws away; less may leave gaps where the machine is slow.
@@ -78,19 +70,17 @@ class TurnSession:
         :param ask: whether the model asks again for what it did not understand, in place of silence.
         """
 
-        silence: float = 0.5
-        padding: float = 0.3
         retake: float = 0.4
         lead: float = 1.0
         interruptible: bool = True
         ask: bool = False
 
         def __post_init__(self) -> None:
-            if not (self.silence > 0 and self.padding >= 0 and self.retake >= 0 and self.lead > 0):
+            super().__post_init__()
+            if not (self.retake >= 0 and self.lead > 0):
                 raise ConfigError(
-                    f"A session has a silence of {self.silence} s, a padding of {self.padding} s, a retake of "
-                    f"{self.retake} s and a lead of {self.lead} s. Give more than 0 s of silence and lead, and no less "
-                    "than 0 s of the others."
+                    f"A session has a retake of {self.retake} s and a lead of {self.lead} s. "
+                    "Give no less than 0 s of retake, and more than 0 s of lead."
                 )
 
     def __init__(
@@ -99,21 +89,12 @@ class TurnSession:
         config: Config | None = None,
         *,
         activity: Activity | None = None,
-        patience: Callable[[str], float] | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.config = config or self.Config()
         self.conversation = conversation
         self.activity = activity or Activity()
-        self._patience = patience or (lambda _: self.config.silence)
-        self.time = 0.0
-        """Seconds of sound that came in."""
-        self._resampler: soxr.ResampleStream | None = None
-        self._rate: int | None = None
-        self._recent: deque[Audio] = deque()
-        """What came in last, while nobody spoke."""
-        self._turn: list[Audio] = []
-        """What the user said in this turn, or the last one."""
-        self._listening, self._draft = False, ""
+        self.listening = Listening(conversation.listen, self.config, activity=self.activity, patience=patience)
         self._events: Iterator[Event] | None = None
         """Of the reply that is being made."""
         self._begun: float | None = None
@@ -137,6 +118,11 @@ class TurnSession:
         self._events = None
 
     @property
+    def time(self) -> float:
+        """Seconds of sound that came in."""
+        return self.listening.time
+
+    @property
     def played(self) -> float:
         """Seconds of the reply that were heard, if it is played without a gap since its first sound was given."""
         return 0.0 if self._begun is None else min(self.time - self._begun, self._made)
@@ -152,75 +138,30 @@ class TurnSession:
         :param piece: [1, C, N] of any length and rate, the same rate each time; channels are averaged.
         :raises AudioError: it has another rate than those before, or samples that are no finite numbers.
         """
-        heard = self._resampled(piece)
-        self.time += piece.seconds
-        was = self.activity.speaking
-        frames = list(self.activity.push(heard.samples[0, 0]))
-        deaf = self.replying and not self.config.interruptible
-        if not self._listening and not deaf and (was or any(frames)):
-            yield from self._begin()
-        if self._listening:
-            yield from self._hear(heard)
-        else:
-            self._keep(heard)
-        if self._listening and self.activity.quiet >= self._patience(self._draft):
-            self._listening = False
-            yield Stopped(self.time - self.activity.quiet)
-            self._events, self._begun, self._made = self.conversation.turn(), None, 0.0
+        # As the piece is heard, which is when its time has passed.
+        before = self.listening.turn
+        for event in self.listening.push(piece, deaf=self.replying and not self.config.interruptible):
+            yield event
+            if isinstance(event, Started) and self.replying:
+                yield from self._interrupt(before)
+            elif isinstance(event, Stopped):
+                self._events, self._begun, self._made = self.conversation.turn(), None, 0.0
         yield from self._go_on()
 
-    # -- the user ------------------------------------------------------------------------------
-
-    def _begin(self) -> Iterator[SessionEvent]:
-        """He begins to speak, or goes on."""
-        yield Started(max(self.time - self.activity.config.start, 0.0))
-        before: list[Audio] = []
-        if self.replying:
-            heard, text = self.played, ""
-            self.close()
-            # It takes a moment to tell that he speaks.
-            if heard - self.activity.config.start <= self.config.retake:
-                self.conversation.retract()
-                before = self._turn
-            else:
-                text = self.conversation.truncate(heard)
-            yield Interrupted(heard, text)
-            self._begun, self._made = None, 0.0
-        self._listening, self._draft, self._turn = True, "", []
-        for piece in [*before, *self._recent]:
-            yield from self._hear(piece)
-        self._recent.clear()
-
-    def _hear(self, piece: Audio) -> Iterator[Draft]:
-        self._turn.append(piece)
-        draft = self.conversation.listen(piece)
-        if draft and draft != self._draft:
-            self._draft = draft
-            yield Draft(draft)
-
-    def _keep(self, piece: Audio) -> None:
-        """Keep as much of silence as is heard before a voice."""
-        self._recent.append(piece)
-        wanted = self.config.padding + self.activity.config.start
-        while self._recent and sum(x.seconds for x in self._recent) - self._recent[0].seconds >= wanted:
-            self._recent.popleft()
-
-    def _resampled(self, piece: Audio) -> Audio:
-        """A piece at the rate at which it is heard."""
-        rate = self.activity.sample_rate
-        if self._rate not in (None, piece.sample_rate):
-            raise AudioError(
-                f"The sound comes at {piece.sample_rate} Hz, and came at {self._rate} Hz. Keep to one rate."
-            )
-        self._rate = piece.sample_rate
-        samples = piece.mono().samples[0, 0].detach().float().cpu()
-        if not bool(torch.isfinite(samples).all()):
-            raise AudioError("The sound has samples that are no finite numbers. Check where it comes from.")
-        if piece.sample_rate != rate:
-            if self._resampler is None:
-                self._resampler = soxr.ResampleStream(piece.sample_rate, rate, 1, dtype=np.float32)
-            samples = torch.from_numpy(self._resampler.resample_chunk(samples.numpy()))
-        return Audio(samples[None, None], rate)
+    def _interrupt(self, before: list[Audio]) -> Iterator[SessionEvent]:
+        """The user speaks while there is a reply to the turn ``before``."""
+        heard, text = self.played, ""
+        self.close()
+        # It takes a moment to tell that he speaks.
+        goes_on = heard - self.activity.config.start <= self.config.retake
+        if goes_on:
+            self.conversation.retract()
+        else:
+            text = self.conversation.truncate(heard)
+        yield Interrupted(heard, text)
+        self._begun, self._made = None, 0.0
+        if goes_on:
+            yield from self.listening.again(before)
 
     # -- the model -----------------------------------------------------------------------------
 

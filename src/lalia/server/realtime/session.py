@@ -1,0 +1,749 @@
+"""A session of the OpenAI Realtime protocol: events of a client in, events of the server out; no sockets, no threads.
+
+Facts: the GA protocol as in ``openai.types.realtime`` 3.54. Where the protocol leaves it open: what was not understood,
+or was no speech, is committed and not answered (its transcription "failed"), unless the server is to ask again.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from lalia.audio import Audio
+from lalia.errors import AudioError, ConfigError, LaliaError
+from lalia.model.dialogue import Dialogue, Hearing
+from lalia.model.memory import Request, Turn
+from lalia.realtime import Activity, Listening
+from lalia.realtime.events import Event, Said, Sound, Started, Stopped, Written
+from lalia.server.realtime import shapes
+from lalia.server.realtime.conversation import Conversation, Entry, Sounds, new_id
+from lalia.server.settings import Settings
+from lalia.server.talkers import Talker
+from lalia.server.wire import PCM, Decoder, Encoder
+from lalia.server.worker import Due
+
+__all__ = ["RealtimeSession", "Refused"]
+
+_LEAST_SECONDS = 0.1
+"""Of sound, to be a turn."""
+
+
+class Refused(LaliaError):
+    """What a client asked for is not done.
+
+    :param code: of the protocol.
+    :param param: the field that is wrong.
+    """
+
+    def __init__(self, message: str, code: str = "invalid_value", param: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.param = code, param
+
+
+@dataclass
+class _Response:
+    """A reply that is made.
+
+    :param entry: the item that it becomes; None until there is something of it.
+    """
+
+    id: str
+    settings: shapes.ResponseSettings
+    modality: str
+    voice: str | None
+    out: shapes.AudioOutput
+    view_entries: list[Entry]
+    in_conversation: bool
+    created: float
+    most: int
+    status: str = "in_progress"
+    entry: Entry | None = None
+    events: Iterator[Event] | None = None
+    text: str = ""
+    turn: Turn | None = None
+    parts: tuple[str, ...] = ()
+    encoder: Encoder | None = None
+    first: float | None = None
+    """When its first sound was made."""
+    made: float = 0.0
+    """Seconds of it."""
+    details: dict[str, Any] | None = None
+
+
+class RealtimeSession:
+    """One client and one conversation.
+
+    It is told of events by ``receive``, and makes replies in units of ``step``, which ``due`` says when to do.
+
+    :param talker: the model.
+    :param send: takes the events of the server.
+    :param clock: seconds; only for how much of a reply may have been played.
+    :param activity: makes a detector of speech for a threshold.
+    """
+
+    def __init__(
+        self,
+        talker: Talker,
+        send: Callable[[dict[str, Any]], None],
+        settings: Settings,
+        clock: Callable[[], float],
+        *,
+        activity: Callable[[float], Activity] | None = None,
+    ) -> None:
+        self.talker, self.settings, self.clock = talker, settings, clock
+        self.id = new_id("sess")
+        self._emit = send
+        self._activity = activity or (lambda threshold: Activity(Activity.Config(threshold=threshold)))
+        self.config = shapes.Session(model=talker.name)
+        self.config.audio.output.voice = talker.voices[0] if talker.voices else None
+        self.conversation = Conversation()
+        self._dialogue: Dialogue | None = None
+        self._listening: Listening | None = None
+        self._offset = 0.0
+        """Seconds of sound before this way of listening."""
+        self._decoder = Decoder(PCM)
+        self._turn_id: str | None = None
+        """Of the item that the user's turn becomes."""
+        self._response: _Response | None = None
+        self._again = False
+        """Whether there is something to answer after the reply that is made."""
+        self._quiet_since: float | None = None
+        """Seconds of the session since which nobody has spoken after a reply."""
+        self.closed = False
+
+    # -- the outside ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Be there: reads the instructions."""
+        self._dialogue = self.talker.dialogue(max_tokens=self.settings.max_tokens)
+        self.config.instructions = self._dialogue.memory.system
+        self._listen()
+        self._send("session.created", session=self._session())
+
+    def receive(self, text: str) -> None:
+        """Do what a client's event asks for; whatever is wrong with it is said, and nothing else changes."""
+        event_id = None
+        try:
+            try:
+                raw = json.loads(text)
+            except (ValueError, RecursionError):
+                raise Refused("The event is no JSON. Send one object for each message.", "invalid_json") from None
+            if not isinstance(raw, dict):
+                raise Refused("The event is no JSON object. Send one object for each message.", "invalid_json")
+            event_id = raw.get("event_id") if isinstance(raw.get("event_id"), str) else None
+            self._do(_parsed(raw))
+        except Refused as error:
+            self.complain(str(error), error.code, param=error.param, event_id=event_id)
+        except (AudioError, ConfigError) as error:
+            self.complain(str(error), "invalid_value", event_id=event_id)
+
+    def complain(
+        self,
+        message: str,
+        code: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        event_id: str | None = None,
+    ) -> None:
+        """Say what is wrong."""
+        error = {"type": kind, "code": code, "message": message, "param": param, "event_id": event_id}
+        self._send("error", error=error)
+
+    def due(self) -> Due | None:
+        """When the next unit of a reply may be made, and when its sound will have been played."""
+        r = self._response
+        if r is None:
+            return None
+        if r.first is None:
+            return Due(r.created, r.created)
+        return Due(r.first + r.made - self.settings.lead, r.first + r.made)
+
+    def step(self) -> None:
+        """Make the next unit of the reply."""
+        r = self._response
+        if r is None:
+            return
+        try:
+            if r.events is None:
+                r.events = self._events(r)
+            event = next(r.events, None)
+        except LaliaError as error:
+            self._end(r, "failed", {"type": "failed", "error": {"type": "server_error", "message": str(error)}})
+            return
+        except Exception:
+            # What happened is in the log of the server; the client is to know that it did.
+            self._end(r, "failed", {"type": "failed", "error": {"type": "server_error", "code": "fault_of_the_server"}})
+            raise
+        match event:
+            case Written():
+                self._open(r)
+                r.text += event.text
+                self._delta(r, "text" if r.modality == "text" else "audio_transcript", event.text)
+            case Sound():
+                self._open(r)
+                self._sound(r, event.audio)
+            case Said() | None:
+                full = r.turn is not None and len(r.turn.reply) >= r.most
+                self._finish(r, full=full)
+
+    @property
+    def replying(self) -> bool:
+        """Whether a reply is being made."""
+        return self._response is not None
+
+    def cancel(self, reason: str) -> None:
+        """End the reply that is made.
+
+        :param reason: ``turn_detected`` or ``client_cancelled``.
+        """
+        r = self._response
+        if r is not None:
+            self._end(r, "cancelled", {"type": "cancelled", "reason": reason})
+
+    def close(self) -> None:
+        """No more comes of it."""
+        r, self._response, self.closed = self._response, None, True
+        close = getattr(None if r is None else r.events, "close", None)
+        if close is not None:
+            close()
+        self._dialogue = self._listening = None
+
+    # -- events of the client ------------------------------------------------------------------
+
+    def _do(self, event: Any) -> None:
+        match event:
+            case shapes.Append():
+                self._append(event.audio)
+            case shapes.Commit():
+                self._commit()
+            case shapes.Clear():
+                self._ears.clear()
+                self._mind.drop()
+                self._turn_id = None
+                self._send("input_audio_buffer.cleared")
+            case shapes.ClearOutput():
+                raise Refused("Sound that was sent is the client's here: stop playing it.", "unsupported_event")
+            case shapes.SessionUpdate():
+                self._update(event.session)
+            case shapes.ItemCreate():
+                self._create(event.item, event.previous_item_id)
+            case shapes.ItemDelete():
+                self._entry(event.item_id)
+                self.conversation.remove(event.item_id)
+                self._send("conversation.item.deleted", item_id=event.item_id)
+            case shapes.ItemRetrieve():
+                item = self._entry(event.item_id).to_json(sound=True)
+                self._send("conversation.item.retrieved", item=item)
+            case shapes.ItemTruncate():
+                self._truncate(event)
+            case shapes.ResponseCreate():
+                self._respond(event.response)
+            case shapes.ResponseCancel():
+                r = self._response
+                if r is None or event.response_id not in (None, r.id):
+                    raise Refused("There is no such response in progress.", "response_cancel_not_active")
+                self.cancel("client_cancelled")
+
+    def _update(self, new: shapes.Session) -> None:
+        merged = _merged(self.config.model_dump(), new.model_dump(exclude_unset=True))
+        config = shapes.Session.model_validate(merged)
+        if config.model != self.talker.name:
+            raise Refused(
+                f"The session is with {self.talker.name!r}. Open another for {config.model!r}.",
+                "invalid_value",
+                "session.model",
+            )
+        self._check_output(config.audio.output, "session.audio.output")
+        old, self.config = self.config, config
+        if config.instructions is not None and config.instructions != old.instructions:
+            try:
+                self._mind.memory.instruct(config.instructions)
+            except ConfigError:
+                self.config = old
+                raise
+        heard, before = config.audio.input, old.audio.input
+        if heard.format != before.format or heard.turn_detection != before.turn_detection:
+            self._listen()
+        self._send("session.updated", session=self._session())
+
+    def _append(self, data: str) -> None:
+        try:
+            sound = self._decoder(base64.b64decode(data, validate=True))
+        except (binascii.Error, ValueError):
+            raise Refused("The audio is no base64.", "invalid_value", "audio") from None
+        if not sound.samples.shape[-1]:
+            return
+        ears = self._ears
+        if ears.open and ears.seconds + sound.seconds > self.settings.audio_seconds:
+            if ears.activity is None:
+                raise Refused(
+                    f"The buffer holds up to {self.settings.audio_seconds:g} s of sound. Commit it or clear it.",
+                    "input_audio_buffer_full",
+                )
+            # Who never stops is answered all the same.
+            self._stopped(ears.time)
+        for piece in _pieces(sound):
+            for event in ears.push(piece):
+                if isinstance(event, Started):
+                    self._started(ears)
+                elif isinstance(event, Stopped):
+                    self._stopped(event.at)
+        self._wait_in_vain()
+
+    def _started(self, ears: Listening) -> None:
+        self._turn_id = new_id("item")
+        self._quiet_since = None
+        detection = self.config.audio.input.turn_detection
+        if detection is None:
+            return
+        start = round(1000 * (self._offset + ears.began))
+        self._send("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self._turn_id)
+        if detection.interrupt_response:
+            self.cancel("turn_detected")
+
+    def _stopped(self, at: float) -> None:
+        detection = self.config.audio.input.turn_detection
+        assert detection is not None
+        self._send(
+            "input_audio_buffer.speech_stopped",
+            audio_end_ms=round(1000 * (self._offset + self._ears.time)),
+            item_id=self._turn_id,
+        )
+        entry = self._take()
+        if not detection.create_response or (entry.unclear and not self.settings.ask):
+            return
+        if self._response is None:
+            self._respond(shapes.ResponseSettings())
+        else:
+            self._again = True
+
+    def _commit(self) -> None:
+        if self._ears.seconds < _LEAST_SECONDS or self._turn_id is None:
+            raise Refused(
+                f"The buffer has {1000 * self._ears.seconds:.0f} ms of sound; a turn has at least 100 ms.",
+                "input_audio_buffer_commit_empty",
+            )
+        self._take()
+
+    def _take(self) -> Entry:
+        """The user's turn becomes an item."""
+        ears, item_id = self._ears, self._turn_id or new_id("item")
+        pieces, self._turn_id = ears.turn, None
+        ears.end()
+        ears.turn = []
+        sound = Sounds()
+        for piece in pieces:
+            sound.add(piece)
+        entry = Entry(item_id, "user", [{"type": "input_audio", "transcript": None}], sound=sound, status="completed")
+        previous = self.conversation.last
+        self._room()
+        self.conversation.add(entry)
+        self._send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
+        self._send("conversation.item.added", item=entry.to_json(), previous_item_id=previous)
+        self._heard(entry, None)
+        self._send("conversation.item.done", item=entry.to_json(), previous_item_id=previous)
+        return entry
+
+    def _heard(self, entry: Entry, audio: Audio | None) -> None:
+        """Understand the sound of an item."""
+        try:
+            hearing = self._mind.hear(None if audio is None else audio)
+        except AudioError:
+            hearing = Hearing(Request(), "", understood=False)
+        entry.unclear = not hearing.understood
+        entry.request = hearing.request if hearing.understood else None
+        entry.content[-1]["transcript"] = hearing.text
+        if self.config.audio.input.transcription is None:
+            return
+        head = {"item_id": entry.id, "content_index": len(entry.content) - 1}
+        kind = "conversation.item.input_audio_transcription"
+        if entry.unclear:
+            error = {
+                "type": "transcription_error",
+                "code": "not_understood",
+                "message": "Nobody spoke, or it was not understood.",
+            }
+            self._send(f"{kind}.failed", **head, error=error)
+            return
+        self._send(f"{kind}.delta", **head, delta=hearing.text)
+        seconds = 0.0 if entry.sound is None else entry.sound.seconds
+        usage = {"type": "duration", "seconds": round(seconds, 3)}
+        self._send(f"{kind}.completed", **head, transcript=hearing.text, usage=usage)
+
+    def _wait_in_vain(self) -> None:
+        """Speak first, where nobody has for so long."""
+        detection = self.config.audio.input.turn_detection
+        timeout = detection.idle_timeout_ms if isinstance(detection, shapes.ServerVad) else None
+        since, now = self._quiet_since, self._offset + self._ears.time
+        if timeout is None or since is None or self._response is not None or now - since < timeout / 1000:
+            return
+        self._quiet_since = None
+        item_id = new_id("item")
+        self._send(
+            "input_audio_buffer.timeout_triggered",
+            audio_start_ms=round(1000 * since),
+            audio_end_ms=round(1000 * now),
+            item_id=item_id,
+        )
+        self._respond(shapes.ResponseSettings())
+
+    def _create(self, item: shapes.Item, previous: str | None) -> None:
+        if item.type == "item_reference":
+            raise Refused("An item that is there already is not made again.", "invalid_value", "item.type")
+        if previous is not None and previous != "root":
+            self._entry(previous)
+        if item.id is not None and self.conversation.get(item.id) is not None:
+            raise Refused(f"There is an item {item.id!r} already.", "item_already_exists", "item.id")
+        self._room()
+        entry = self._made_of(item)
+        self.conversation.add(entry, previous)
+        before = self.conversation.previous(entry.id)
+        for kind in ("added", "done"):
+            self._send(f"conversation.item.{kind}", item=entry.to_json(), previous_item_id=before)
+
+    def _made_of(self, item: shapes.Item) -> Entry:
+        """An entry of an item that a client gives."""
+        item_id = item.id or new_id("item")
+        if item.type == "item_reference":
+            return self._entry(item_id)
+        if item.role is None:
+            shown = item.model_dump(exclude_none=True, include={"type", "name", "call_id", "arguments", "output"})
+            request = Request(item.output or "") if item.type == "function_call_output" else None
+            return Entry(item_id, None, [], other=shown, request=request)
+        length = sum(len(p.text or p.transcript or "") for p in item.content)
+        if length > self.settings.text_characters:
+            raise Refused(
+                f"The item has {length} characters. Give up to {self.settings.text_characters}.",
+                "string_above_max_length",
+                "item.content",
+            )
+        entry = Entry(item_id, item.role, [])
+        if item.role == "user":
+            entry.request = Request()
+        for part in item.content:
+            shown = part.model_dump(exclude_none=True)
+            shown.pop("audio", None)
+            entry.content.append(shown)
+            if item.role == "user":
+                if part.type == "input_text":
+                    entry.request = (entry.request or Request()) + Request(part.text or "")
+                else:
+                    self._take_sound(entry, part.audio or "")
+        if item.role == "assistant":
+            entry.turn = Turn(Request(), self._mind.reply_ids(entry.text))
+        return entry
+
+    def _take_sound(self, entry: Entry, data: str) -> None:
+        """A recording in an item: sound in the format of the session."""
+        try:
+            sound = Decoder(self.config.audio.input.format.wire())(base64.b64decode(data, validate=True))
+        except (binascii.Error, ValueError):
+            raise Refused("The audio is no base64.", "invalid_value", "item.content.audio") from None
+        if not _LEAST_SECONDS <= sound.seconds <= self.settings.audio_seconds:
+            raise Refused(
+                f"The audio has {sound.seconds:.2f} s. Give 0.1 to {self.settings.audio_seconds:g} s.",
+                "invalid_value",
+                "item.content.audio",
+            )
+        before = entry.request
+        entry.sound = entry.sound or Sounds()
+        entry.sound.add(sound.to(Listening.sample_rate))
+        self._aside(lambda: self._heard(entry, sound))
+        if entry.request is not None and before is not None:
+            entry.request = before + entry.request
+        elif before != Request():
+            entry.request, entry.unclear = before, False
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Hear something else than the microphone, of which a turn may be open."""
+        ears, mind = self._ears, self._mind
+        work()
+        if ears.open:
+            # What it heard of the turn so far went with the other sound: it is heard again.
+            for piece in ears.turn:
+                mind.listen(piece)
+
+    def _truncate(self, event: shapes.ItemTruncate) -> None:
+        entry = self._entry(event.item_id)
+        if entry.role != "assistant" or entry.spoken is None or entry.sound is None or event.content_index:
+            raise Refused(
+                f"Item {entry.id!r} has no sound of a reply at {event.content_index}.", "invalid_value", "item_id"
+            )
+        seconds = event.audio_end_ms / 1000
+        if event.audio_end_ms > round(1000 * entry.sound.seconds):
+            raise Refused(
+                f"Audio content of {round(1000 * entry.sound.seconds)} ms is already shorter than "
+                f"{event.audio_end_ms} ms.",
+                "invalid_value",
+                "audio_end_ms",
+            )
+        if self._response is not None and self._response.entry is entry:
+            self.cancel("client_cancelled")
+        text = entry.spoken.until(seconds)
+        entry.sound.cut(seconds)
+        entry.content[0]["transcript"] = text
+        entry.status = "incomplete"
+        if entry.turn is not None:
+            entry.turn = Turn(entry.turn.request, self._mind.ids_of(entry.turn.reply, text))
+        self._send(
+            "conversation.item.truncated",
+            item_id=entry.id,
+            content_index=event.content_index,
+            audio_end_ms=event.audio_end_ms,
+        )
+
+    # -- replies -------------------------------------------------------------------------------
+
+    def _respond(self, settings: shapes.ResponseSettings) -> None:
+        if self._response is not None:
+            raise Refused(
+                f"Response {self._response.id} is in progress. Wait for it or cancel it.",
+                "conversation_already_has_active_response",
+            )
+        out = self.config.audio.output
+        if settings.audio is not None and settings.audio.output is not None:
+            given = settings.audio.output.model_dump(exclude_unset=True)
+            out = shapes.AudioOutput.model_validate({**out.model_dump(), **given})
+            self._check_output(out, "response.audio.output")
+        aside = settings.conversation == "none"
+        entries = self.conversation.entries
+        if settings.input is not None:
+            entries = [self._made_of(i) for i in settings.input]
+        most = settings.max_output_tokens or self.config.max_output_tokens
+        self._again = False
+        modality = (settings.output_modalities or self.config.output_modalities)[0]
+        self._response = r = _Response(
+            id=new_id("resp"),
+            settings=settings,
+            modality=modality if self.talker.speaks else "text",
+            voice=_name_of(out.voice),
+            out=out,
+            view_entries=entries,
+            in_conversation=not aside,
+            created=self.clock(),
+            most=self.settings.max_tokens if most == "inf" else min(int(most), self.settings.max_tokens),
+        )
+        self._quiet_since = None
+        self._send("response.created", response=self._json(r))
+
+    def _events(self, r: _Response) -> Iterator[Event]:
+        """The reply, from the conversation as it was when it was asked for."""
+        mind = self._mind
+        view = Conversation.view(r.view_entries)
+        instructions = r.settings.instructions
+        system = (self.config.instructions or "") if instructions is None else instructions
+        system = "\n".join(x for x in (system, view.system) if x)
+        if system != mind.memory.system:
+            mind.memory.instruct(system)
+        mind.memory.recall(view.turns)
+        mind.speak = r.modality == "audio"
+        mind.voice = self.talker.voice(r.voice) if mind.speak else None
+        mind.max_tokens = r.most
+        r.parts = view.parts
+        if view.request is None:
+            yield from mind.ask_again()
+            return
+        for event in mind.turn(view.request):
+            if r.turn is None:
+                r.turn = mind.memory.turns[-1]
+            yield event
+
+    def _open(self, r: _Response) -> None:
+        """The item of the reply, at the first that there is of it."""
+        if r.entry is not None:
+            return
+        kind = "output_text" if r.modality == "text" else "output_audio"
+        part = {"type": kind, "text" if r.modality == "text" else "transcript": ""}
+        r.entry = Entry(new_id("item"), "assistant", [], status="in_progress")
+        previous = self.conversation.last
+        self._send("response.output_item.added", response_id=r.id, output_index=0, item=r.entry.to_json())
+        if r.in_conversation:
+            self.conversation.add(r.entry)
+            self._send("conversation.item.added", item=r.entry.to_json(), previous_item_id=previous)
+        r.entry.content.append(part)
+        r.entry.sound = Sounds() if r.modality == "audio" else None
+        self._send("response.content_part.added", **self._head(r), part=self._part(r, whole=False))
+
+    def _sound(self, r: _Response, audio: Audio) -> None:
+        assert r.entry is not None
+        assert r.entry.sound is not None
+        if r.encoder is None:
+            r.encoder, r.first = Encoder(r.out.format.wire(), audio.sample_rate), self.clock()
+        r.entry.sound.add(audio)
+        r.made += audio.seconds
+        data = r.encoder(audio)
+        if data:
+            self._delta(r, "audio", base64.b64encode(data).decode())
+
+    def _finish(self, r: _Response, *, full: bool) -> None:
+        if r.encoder is not None and (rest := r.encoder(None, final=True)):
+            self._delta(r, "audio", base64.b64encode(rest).decode())
+        if full:
+            self._end(r, "incomplete", {"type": "incomplete", "reason": "max_output_tokens"})
+        else:
+            self._end(r, "completed", {"type": "completed"})
+
+    def _end(self, r: _Response, status: str, details: dict[str, Any]) -> None:
+        """The reply is over, one way or another."""
+        self._response = None
+        close = getattr(r.events, "close", None)
+        if close is not None:
+            close()
+        r.status, r.details = status, details
+        entry = r.entry
+        if entry is not None:
+            entry.status = "completed" if status == "completed" else "incomplete"
+            entry.content[0]["text" if r.modality == "text" else "transcript"] = r.text.strip()
+            entry.turn, entry.parts = r.turn, r.parts
+            entry.spoken = self._mind.spoken
+            head = self._head(r)
+            if r.modality == "text":
+                self._send("response.output_text.done", **head, text=r.text.strip())
+            else:
+                self._send("response.output_audio.done", **head)
+                self._send("response.output_audio_transcript.done", **head, transcript=r.text.strip())
+            self._send("response.content_part.done", **head, part=self._part(r, whole=True))
+            self._send("response.output_item.done", response_id=r.id, output_index=0, item=entry.to_json())
+            if r.in_conversation and self.conversation.get(entry.id) is not None:
+                before = self.conversation.previous(entry.id)
+                self._send("conversation.item.done", item=entry.to_json(), previous_item_id=before)
+        self._send("response.done", response=self._json(r))
+        self._quiet_since = None if self._listening is None else self._offset + self._ears.time + r.made
+        if self._again and status != "cancelled":
+            self._respond(shapes.ResponseSettings())
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    @property
+    def _mind(self) -> Dialogue:
+        assert self._dialogue is not None, "the session was started"
+        return self._dialogue
+
+    @property
+    def _ears(self) -> Listening:
+        assert self._listening is not None, "the session was started"
+        return self._listening
+
+    def _listen(self) -> None:
+        """Listen anew, as the session says."""
+        heard = self.config.audio.input
+        self._offset += 0.0 if self._listening is None else self._ears.time
+        self._mind.drop()
+        self._turn_id = None
+        self._decoder = Decoder(heard.format.wire())
+        detection, patience = heard.turn_detection, None
+        settings = Listening.Config()
+        if isinstance(detection, shapes.ServerVad):
+            settings = Listening.Config(
+                silence=detection.silence_duration_ms / 1000, padding=detection.prefix_padding_ms / 1000
+            )
+        elif detection is not None:
+            patience = self.talker.patience(detection.eagerness)
+        threshold = detection.threshold if isinstance(detection, shapes.ServerVad) else 0.5
+        activity = None if detection is None else self._activity(threshold)
+        self._listening = Listening(self._mind.listen, settings, activity=activity, patience=patience)
+
+    def _entry(self, item_id: str) -> Entry:
+        entry = self.conversation.get(item_id)
+        if entry is None:
+            raise Refused(f"There is no item {item_id!r}.", "item_not_found", "item_id")
+        return entry
+
+    def _room(self) -> None:
+        if len(self.conversation) >= self.settings.items:
+            raise Refused(
+                f"The conversation has {len(self.conversation)} items. Delete some, or open another session.",
+                "too_many_items",
+            )
+
+    def _check_output(self, out: shapes.AudioOutput, param: str) -> None:
+        if out.speed != 1.0:
+            raise Refused(f"The model speaks at its own speed, not at {out.speed:g} times it.", param=f"{param}.speed")
+        try:
+            self.talker.voice(_name_of(out.voice))
+        except ConfigError as error:
+            raise Refused(str(error), "invalid_value", f"{param}.voice") from None
+
+    def _session(self) -> dict[str, Any]:
+        return {"id": self.id, "object": "realtime.session", **self.config.model_dump(exclude={"include"})}
+
+    def _json(self, r: _Response) -> dict[str, Any]:
+        over = r.status != "in_progress"
+        usage = None
+        if over:
+            told = self._mind.memory.used if self._dialogue is not None else 0
+            made = 0 if r.turn is None else len(r.turn.reply)
+            usage = {"total_tokens": told, "input_tokens": max(told - made, 0), "output_tokens": made}
+        return {
+            "id": r.id,
+            "object": "realtime.response",
+            "status": r.status,
+            "status_details": r.details,
+            "output": [] if r.entry is None or not over else [r.entry.to_json()],
+            "conversation_id": self.conversation.id if r.in_conversation else None,
+            "output_modalities": [r.modality],
+            "max_output_tokens": r.settings.max_output_tokens or self.config.max_output_tokens,
+            "audio": {"output": {"format": r.out.format.wire().to_json(), "voice": r.voice}},
+            "usage": usage,
+            "metadata": r.settings.metadata,
+        }
+
+    def _part(self, r: _Response, *, whole: bool) -> dict[str, Any]:
+        text = r.text.strip() if whole else ""
+        return {"type": "text", "text": text} if r.modality == "text" else {"type": "audio", "transcript": text}
+
+    def _head(self, r: _Response) -> dict[str, Any]:
+        assert r.entry is not None
+        return {"response_id": r.id, "item_id": r.entry.id, "output_index": 0, "content_index": 0}
+
+    def _delta(self, r: _Response, kind: str, delta: str) -> None:
+        self._send(f"response.output_{kind}.delta", **self._head(r), delta=delta)
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        if not self.closed:
+            self._emit({"type": kind, "event_id": new_id("event"), **fields})
+
+
+def _parsed(raw: dict[str, Any]) -> Any:
+    """:raises Refused: it is no event of a client, or not as it must be."""
+    try:
+        return shapes.CLIENT_EVENTS.validate_python(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = [str(x) for x in first["loc"][1:]]
+        kind = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}.get(first["type"])
+        if first["type"].startswith("union_tag"):
+            kind, path = "invalid_event_type", [*path, "type"]
+        message = f"{'.'.join(path) or 'The event'}: {first['msg']}."
+        raise Refused(message, kind or "invalid_value", ".".join(path) or None) from None
+    except RecursionError:
+        raise Refused("The event is nested too deep.", "invalid_value") from None
+
+
+_WHOLE = {"turn_detection", "format", "transcription", "voice", "noise_reduction"}
+"""Settings that are replaced, not merged."""
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """``old`` with what ``new`` says."""
+    out = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, dict) and isinstance(old.get(key), dict) and key not in _WHOLE
+        out[key] = _merged(old[key], value) if both else value
+    return out
+
+
+def _name_of(voice: str | shapes.VoiceId | None) -> str | None:
+    return voice.id if isinstance(voice, shapes.VoiceId) else voice
+
+
+def _pieces(sound: Audio, seconds: float = 0.1) -> Iterator[Audio]:
+    """A long piece in short ones, so that a voice in the middle of it is found where it begins."""
+    for samples in torch.split(sound.samples, round(seconds * sound.sample_rate), dim=-1):
+        yield Audio(samples, sound.sample_rate)
