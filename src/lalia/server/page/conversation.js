@@ -367,7 +367,8 @@ export class Conversation {
     for (const { id } of output ?? []) {
       const turn = this.turns.find((other) => other.id === id);
       if (turn?.state !== "open") continue;
-      if (!turn.received) this.#change(turn, { state: status === "completed" ? "done" : "cut" });
+      const whole = status === "completed" || status === "incomplete";
+      if (!turn.received) this.#change(turn, { state: whole ? "done" : "cut" });
       // However it ended, nothing more comes.
       else if (!turn.whole) this.sound.end(id);
     }
