@@ -63,10 +63,20 @@ class Fake:
         said = self.known[fingerprint(audio)]
         return self.heard.get(said, said)
 
+    def session(self, **settings: Any) -> "Silent":
+        return Silent()
+
     def say(self, text: str) -> Audio:
         if "joke" in text:
             raise ConfigError("It does not say that. Ask another.")
         return sound_of(text)
+
+
+class Silent:
+    """A session in which nothing is ever said."""
+
+    def push(self, piece: Audio) -> Sequence[Any]:
+        return ()
 
 
 @dataclass

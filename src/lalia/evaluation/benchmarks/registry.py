@@ -13,13 +13,24 @@ from lalia.evaluation.benchmarks.latency import Latency
 from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
+from lalia.evaluation.benchmarks.scenes import Scenes
 from lalia.evaluation.benchmarks.tone import Tone
 from lalia.evaluation.benchmarks.transcribe import Transcribe
 from lalia.evaluation.benchmarks.turns import Turns
 
 __all__ = ["BENCHMARKS", "Goal", "find", "goals"]
 
-_ALL: tuple[Benchmark, ...] = (Answers(), Transcribe(), Say(), Latency(), Memory(), Tone(), Turns(), Robustness())
+_ALL: tuple[Benchmark, ...] = (
+    Answers(),
+    Transcribe(),
+    Say(),
+    Latency(),
+    Memory(),
+    Tone(),
+    Turns(),
+    Robustness(),
+    Scenes(),
+)
 BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 Goal = Mapping[str, float | str]
