@@ -24,7 +24,8 @@
 #   --work DIR         for everything in between: 3 GB   [~/.cache/lalia/runs/mini]
 #   --output DIR       for the model                     [models/mini]
 #   --hours N          of speech by the model's voices   [4]
-#   --minutes N        of work for each stage, at most; the same command again gives it as many more
+#   --minutes N        of work for each stage, at most; the same command again gives it as many more, but what
+#                      utter and sound learn from is the speech that there was when they began
 #   --quick            everything on next to no data, in minutes, in another folder for work, WORK-quick, and with
 #                      the model there: shows that all of it runs, makes nothing of use
 set -euo pipefail
@@ -128,6 +129,13 @@ stage_hear() {
         -o "$work/hearing.safetensors"
 }
 
+# What a run learns from is not to change under it: what is read out later is for one that begins anew.
+spoken() { # by a stage, in a folder
+    local kept=$work/$2/of-$1.jsonl
+    [ -e "$kept" ] && [ -e "$work/run-$1" ] || cp "$work/$2/manifest.jsonl" "$kept"
+    data+=(--data "$kept")
+}
+
 # A run for each, for none needs the others.
 train() {
     local stage=$1 && shift
@@ -139,12 +147,15 @@ stage_spell() {
     train spell --data "$work/spelled"
 }
 
-stage_utter() {
-    train utter --data "$work/prose" --data "$work/replies" --tokenizer units=mini-gslm
-}
+stage_utter() { train_speaking utter; }
 
-stage_sound() {
-    train sound --data "$work/prose" --data "$work/replies" --tokenizer units=mini-gslm
+stage_sound() { train_speaking sound; }
+
+train_speaking() {
+    local data=()
+    spoken "$1" prose
+    spoken "$1" replies
+    train "$1" "${data[@]}" --tokenizer units=mini-gslm
 }
 
 stage_export() {

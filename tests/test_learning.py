@@ -142,6 +142,9 @@ def test_a_loaded_model_hears_what_it_was_trained_on(
     told.clear()
     assert prepare_all(recipe, [listed.parent], tiny=True, ready={}, tell=told.append) == [place]
     assert not [line for line in told if "fitted" in line]
+    # A manifest is as good as the folder that has it.
+    (same,) = prepare_all(recipe, [listed], tiny=True, ready={}, tell=told.append)
+    assert len(TokenDataset(same)) == len(TokenDataset(place)) > 0
 
     material = Material.open([place])
     Model(recipe, learned=material.learned, identities=material.identities).save(tmp_path / "model")

@@ -117,6 +117,10 @@ class Bench:
         (self.bin / "python").write_text(
             f"#!{sys.executable}\n"
             f"{note}import pathlib\n"
+            "if sys.argv[1].endswith('speak.py'):\n"
+            "    out = pathlib.Path(sys.argv[sys.argv.index('-o') + 1])\n"
+            "    out.mkdir(parents=True, exist_ok=True)\n"
+            "    (out / 'manifest.jsonl').open('a').write('{}\\n')\n"
             "if sys.argv[1].endswith('manifests.py'):\n"
             "    out = pathlib.Path(sys.argv[sys.argv.index('-o') + 1])\n"
             "    (out / 'lm.jsonl').write_text('')\n"
@@ -216,6 +220,21 @@ def test_every_stage_of_mini_asks_for_what_exists(bench: Bench, quick: bool) -> 
     assert [c[c.index("-o") + 1] for c in trained] == [f"{work}/run-{name}" for name in stages]
     assert next(c for c in calls if c[0] == "export.py")[1:] == [work, str(bench.folder / "model")]
     assert ("--limit" in calls[-1]) is quick
+
+
+def test_speech_that_comes_later_is_for_a_run_that_begins_anew(bench: Bench) -> None:
+    def learned_from() -> dict[str, int]:
+        assert bench.run("--work", "w", "speak", "utter", script=MINI).returncode == 0
+        *_, call = bench.calls()
+        data = [Path(call[i + 1]) for i, word in enumerate(call) if word == "--data"]
+        return {path.parent.name: len(path.read_text().splitlines()) for path in data}
+
+    assert learned_from() == {"prose": 1, "replies": 1}
+    run = bench.folder / "w" / "run-utter"
+    run.mkdir()
+    assert learned_from() == {"prose": 1, "replies": 1}
+    run.rmdir()
+    assert learned_from() == {"prose": 3, "replies": 3}
 
 
 def test_what_is_asked_is_not_what_is_measured() -> None:

@@ -15,7 +15,8 @@ __all__ = ["recipes", "train"]
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `lalia recipes` lists.")],
     data: Annotated[
-        list[Path], typer.Option("--data", help="A folder of token shards or of recordings; may be given again.")
+        list[Path],
+        typer.Option("--data", help="A folder of token shards or of recordings, or a manifest; may be given again."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the run.")],
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,

@@ -66,7 +66,7 @@ def prepare_all(
     :raises DataError: nothing there can be used.
     """
     folders = [Path(d) for d in data]
-    raw = [f for f in folders if f.is_dir() and next(f.glob("tokens-*.parquet"), None) is None]
+    raw = [f for f in folders if _is_recorded(f)]
     if not raw:
         return folders
     found = {folder: discover([folder]) for folder in raw}
@@ -89,6 +89,13 @@ def prepare_all(
     # Others wait until it is there.
     sum_floats([0.0], torch.device("cpu"))
     return [places.get(folder, folder) for folder in folders]
+
+
+def _is_recorded(path: Path) -> bool:
+    """Whether it is recordings or a manifest of some, and not token shards."""
+    if path.is_dir():
+        return next(path.glob("tokens-*.parquet"), None) is None
+    return path.is_file() and path.suffix != ".parquet"
 
 
 def _place(

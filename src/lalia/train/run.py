@@ -51,7 +51,7 @@ def train(
     tell: Callable[[str], None] | None = None,
     progress: Callable[[float, float], None] | None = None,
 ) -> Path:
-    """Train the stages of a recipe on folders of token shards or of recordings; under torchrun, by every process.
+    """Train the stages of a recipe on folders of token shards, or recordings; under torchrun, by every process.
 
     The run gets ``plan.json``, ``stages/NAME/`` (checkpoints and metrics) and, after each stage, the model
     itself (``recipe.json``, ``model.safetensors``), which every command takes as ``--model``. It is the best of
