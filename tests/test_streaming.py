@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lalia.streaming import State, reset_rows, select_rows
+from lalia.streaming import RowStates, State, reset_rows, select_rows
 
 
 @dataclass
@@ -99,3 +99,12 @@ def test_states_of_another_shape_do_not_pass() -> None:
     fresh.leaves.pop()
     with pytest.raises(ValueError, match="zip"):
         reset_rows(old, fresh, torch.tensor([True, False]))
+
+
+def test_states_side_by_side_are_picked_and_not_copied() -> None:
+    states = RowStates([tree(1, i) for i in range(3)])
+    picked = select_rows(states, torch.tensor([2, 0]))
+    assert [a is b for a, b in zip(picked.rows, (states.rows[2], states.rows[0]), strict=True)] == [True, True]
+    fresh = RowStates([tree(1, 10 + i) for i in range(3)])
+    got = reset_rows(states, fresh, torch.tensor([False, True, False]))
+    assert [rows_of(row)[0] for row in got.rows] == [[0], [11], [2]]

@@ -166,3 +166,38 @@ def test_features_are_laid_as_they_are() -> None:
 def test_unknown_streams_are_refused(known: Streams, complete: list[str], limits: dict[str, int]) -> None:
     with pytest.raises(LayoutError, match="'mel' is not in the layout, which has units"):
         Cursor(Flat("units"), SPECS, known, complete=complete, limits=limits)
+
+
+def test_what_comes_from_outside_is_known_from_then_on() -> None:
+    layout = Parallel(("units", "codes"), delays=(0, 0, 1, 1), closed=False)
+    cursor = Cursor(layout, SPECS, {})
+    assert cursor.given(Cell("codes", 0, 0)) is None
+    heard = torch.arange(12).reshape(1, 3, 4) % 9
+    cursor.extend("codes", TokenSequence(heard[:, :, :1], torch.tensor([1])))
+    assert cursor.given(Cell("codes", 2, 0)) == 8
+    say(cursor, 5, 0)
+    # Of more than there is, only what there is.
+    cursor.extend("codes", TokenSequence(heard[:, :, 1:], torch.tensor([2])))
+    cursor.extend("codes", TokenSequence(heard[:, :, 3:], torch.tensor([1])))
+    assert [cursor.given(Cell("codes", 1, t)) for t in range(5)] == [4, 5, 6, 7, None]
+    cursor.drop("codes", 2)
+    cursor.drop("codes", 1)
+    assert [cursor.given(Cell("codes", 1, t)) for t in (2, 3, 4)] == [6, 7, None]
+    cursor.extend("codes", TokenSequence(heard[:, :, :1], torch.tensor([1])))
+    assert cursor.given(Cell("codes", 1, 4)) == 4
+    with pytest.raises(LayoutError, match="not in the layout"):
+        cursor.extend("text", codes(1))
+    with pytest.raises(LayoutError, match="outside"):
+        cursor.extend("units", codes(20))
+
+
+def test_features_from_outside() -> None:
+    cursor = Cursor(Parallel(("heard", "units"), closed=False), SPECS, {})
+    frames = torch.randn(1, 5, 4)
+    for t in range(5):
+        cursor.extend("heard", TokenSequence(frames[:, t : t + 1], torch.tensor([1])))
+        cursor.drop("heard", t)
+        found = cursor.given(Cell("heard", 0, t))
+        assert isinstance(found, torch.Tensor)
+        assert torch.equal(found, frames[0, t])
+        assert cursor.given(Cell("heard", 0, t + 1)) is None

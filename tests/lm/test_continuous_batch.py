@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lalia.errors import LayoutError
+from lalia.errors import ConfigError, LayoutError
 from lalia.layouts import Concat, Flat, Parallel
 from lalia.lm import HF, ContinuousBatch, Depth, DepthTransformer, Lookup, Sampler, Sampling, SpeechLM, Transformer
 from lalia.lm.generation import absorb
@@ -248,3 +248,21 @@ def test_single_precision_halves_and_packed_weights() -> None:
     got = drive(rows, random.Random(2))
     assert [[x.tolist() for x in got[i]] for i in range(4)] == wanted
     assert sum(len(x) for x in wanted) > 20
+
+
+def test_a_row_that_can_go_no_further_stops_no_other(build: Build) -> None:
+    backbone = Transformer.Config(num_layers=2, num_heads=4, dim=32, positions="learned", context=12)
+    lm = build(Flat("text"), SPECS, {"text": Lookup()}, backbone=backbone)
+    sampler = SAMPLED.ban(**ENDLESS)
+    known = [{"text": TokenSequence(torch.full((1, 1, n), 7), torch.tensor([n]))} for n in (2, 9)]
+    alone = [t.values for p, _ in zip(lm.generate(known[0], sampler=sampler), range(9)) for t in p.values()]  # noqa: B905
+    batch = ContinuousBatch(lm)
+    short, long = (batch.generate(k, sampler=sampler) for k in known)
+    got = [next(short)["text"].values]
+    for _ in range(3):
+        next(long)
+    got += [next(short)["text"].values for _ in range(8)]
+    assert [x.tolist() for x in got] == [x.tolist() for x in alone]
+    with pytest.raises(ConfigError, match="learned positions"):
+        list(long)
+    assert len(batch.rows) == 1

@@ -12,6 +12,7 @@ from lalia.errors import ConfigError
 from lalia.nn.masks import Mask, Sight
 from lalia.nn.positions import RopeScaling, angles
 from lalia.nn.transformer import Transformer
+from lalia.streaming import RowStates
 
 SMALL = Transformer.Config(num_layers=2, num_heads=4, dim=32, ffn_dim=48, num_kv_heads=2)
 CONFIGS = {
@@ -89,10 +90,12 @@ def test_in_passes_it_is_the_same(network: Transformer, passes: list[int]) -> No
 
 
 @torch.no_grad()
-def test_rows_go_on_from_where_they_are(network: Transformer) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+def test_rows_go_on_from_where_they_are(network: Transformer, apart: bool) -> None:
     x = inputs(15)
     offline = network(x[:, :12])
-    state = network.init_state(3, capacity=1)
+    rows = RowStates([network.init_state(1, capacity=1) for _ in range(3)])
+    state = rows if apart else network.init_state(3, capacity=1)
     at = [0, 0, 0]
     last = 3 if network.config.mask == "block" else 1
     for steps in ([6, 3, 0], [3, 0, 3], [0, 3, 0], [3, 3, 3], [0, 0, last]):
@@ -101,7 +104,8 @@ def test_rows_go_on_from_where_they_are(network: Transformer) -> None:
         for b, n in enumerate(steps):
             assert torch.allclose(y[b, :n], offline[b, at[b] : at[b] + n], atol=1e-10)
             at[b] += n
-    assert state.position.tolist() == at == [12, 9, 6 + last]
+    position = torch.cat([row.position for row in rows.rows]) if apart else state.position  # type: ignore[union-attr]
+    assert position.tolist() == at == [12, 9, 6 + last]
 
 
 @torch.no_grad()

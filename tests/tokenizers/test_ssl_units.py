@@ -440,3 +440,22 @@ def test_units_of_a_random_encoder_on_real_speech(recordings: list[Audio]) -> No
     assert tokens.durations is not None
     assert tokens.durations.sum(dim=1).tolist() == [200] * 5
     assert tokens.expand().values.unique().numel() > 20
+
+
+def test_other_windows_are_heard_with_the_same_weights() -> None:
+    audio = Audio(0.1 * torch.randn(1, 1, 40_000, generator=torch.Generator().manual_seed(1)), 16_000)
+    units: SSLUnits = TINY.build()
+    units.fit([audio])
+    before = units.encode(audio).values
+    windows = Windows(block=0.2, before=0.6, after=0.1)
+    quick = units.with_windows(windows)
+    built: SSLUnits = replace(TINY, windows=windows).build()
+    built.load_weights(units.weights())
+    assert torch.equal(quick.encode(audio).values, built.encode(audio).values)
+    assert quick.identity == built.identity != units.identity
+    assert quick.centroids is units.centroids
+    assert units.config == TINY
+    assert torch.equal(units.encode(audio).values, before)
+    state = quick.init_state(1)
+    # Of half a second, the first block: the second waits for what comes after it.
+    assert quick.encode(Audio(audio.samples[..., :8000], 16_000), state).num_tokens == 10

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lalia.errors import ConfigError, LayoutError
+from lalia.errors import ConfigError, LaliaError, LayoutError
 from lalia.layouts import Cell, Laid, grid_of
 from lalia.lm.drawing import Drawer
 from lalia.lm.generation import Frames, known_steps, start_rows
@@ -222,16 +222,38 @@ class ContinuousBatch:
         """The row takes no more steps; its state is its own again."""
         self.rows.remove(row)
 
-    @torch.inference_mode()
     def step(self, rows: Sequence[Running]) -> None:
         """Have rows that are ready take the step that they have made, and make the next, or wait for it."""
-        if not rows:
-            return
+        if rows:
+            self._go_on(rows, self._see(rows))
+
+    def step_with(self, row: Running, others: Sequence[Running]) -> None:
+        """Have a row take its step, and others with it that are ready.
+
+        One of them that cannot, as it has come to the end of what its model can place, does not keep the row from it.
+        """
+        rows = [row, *(other for other in others if other is not row)]
+        try:
+            hidden = self._see(rows)
+        except LaliaError:
+            if len(rows) == 1:
+                raise
+            # It is told so when it is asked for itself. Until then nothing has been seen.
+            rows = [row]
+            hidden = self._see(rows)
+        self._go_on(rows, hidden)
+
+    @torch.inference_mode()
+    def _see(self, rows: Sequence[Running]) -> Tensor:
+        """Have the model take the steps that the rows have made: its hidden states [n, (C,) D] after them."""
         grid = grid_of([[row.laid] for row in rows], self.lm.specs)
         states = [row.state for row in rows]
         state = states[0] if len(rows) == 1 else RowStates(states)
         # Lengths stay where they are read.
-        hidden = self.lm(replace(grid.to(self.lm.start.device), lengths=grid.lengths), state, first=False)[..., 0, :]
+        return self.lm(replace(grid.to(self.lm.start.device), lengths=grid.lengths), state, first=False)[..., 0, :]
+
+    @torch.inference_mode()
+    def _go_on(self, rows: Sequence[Running], hidden: Tensor) -> None:
         for row, own in zip(rows, hidden.split(1), strict=True):
             row.hidden = own
         self._draw(rows)
@@ -285,7 +307,7 @@ class ContinuousBatch:
                         raise
                 if row.over:
                     return
-                self.step([r for r in self.rows if r is row or self._may_go_ahead(r)])
+                self.step_with(row, [r for r in self.rows if self._may_go_ahead(r)])
         finally:
             self.leave(row)
 

@@ -1,6 +1,8 @@
 """Conversations in real time: when somebody speaks, whose turn it is, and what becomes of an interrupted reply."""
 
 from lalia.realtime.activity import Activity, Detector, Silero
+from lalia.realtime.controlled import ControlledSession
+from lalia.realtime.controllers import Action, ActionTokens, Controller, Decision, Situation, StateHead, StateTokens
 from lalia.realtime.duplex import Duplex, DuplexSession
 from lalia.realtime.events import (
     Caption,
@@ -23,9 +25,14 @@ from lalia.realtime.listening import Listening, Patience
 from lalia.realtime.turns import Conversation, TurnSession
 
 __all__ = [
+    "Action",
+    "ActionTokens",
     "Activity",
     "Caption",
+    "ControlledSession",
+    "Controller",
     "Conversation",
+    "Decision",
     "Detector",
     "Draft",
     "Duplex",
@@ -42,8 +49,11 @@ __all__ = [
     "Said",
     "SessionEvent",
     "Silero",
+    "Situation",
     "Sound",
     "Started",
+    "StateHead",
+    "StateTokens",
     "Stopped",
     "TurnSession",
     "Written",

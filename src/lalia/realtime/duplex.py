@@ -153,11 +153,9 @@ class Duplex:
         self.sessions.append(session)
         return session
 
-    def step(self) -> bool:
-        """Have all sessions that have heard enough take one step together; whether there was one."""
-        ready = [session for session in self.sessions if session.row.ready]
-        self.batch.step([session.row for session in ready])
-        return bool(ready)
+    def step(self, session: "DuplexSession") -> None:
+        """Have a session that has heard enough take a step, and all others that have."""
+        self.batch.step_with(session.row, [other.row for other in self.sessions if other.row.ready])
 
 
 _CONTEXT = 3000
@@ -243,7 +241,7 @@ class DuplexSession:
                 yield from self._say(new)
             if not self.row.ready:
                 return
-            self.duplex.step()
+            self.duplex.step(self)
 
     def _say(self, new: Streams) -> Iterator[DuplexEvent]:
         """The events of frames that are whole."""
