@@ -9,11 +9,12 @@ from pathlib import Path
 
 from benchmarks.cases import CASES, Case, find
 from benchmarks.measure import Failed, Machine, Probe, measure, measure_works
-from benchmarks.report import Measured, as_data, heading, table, turns_table, works_table
+from benchmarks.report import Measured, as_data, heading, serving_table, table, turns_table, works_table
+from benchmarks.serving import measure_serving
 from benchmarks.turns import measure_turns
 from lalia.files import atomic_write
 
-_TABLES = {"recipes": works_table, "chat": turns_table}
+_TABLES = {"recipes": works_table, "chat": turns_table, "serve": serving_table}
 """Of the groups that have another than the others."""
 
 
@@ -60,6 +61,8 @@ def main() -> int:
                         results[case.label] = measure_works(case, rounds=rounds, **how)
                     elif group == "chat":
                         results[case.label] = measure_turns(case, **how)
+                    elif group == "serve":
+                        results[case.label] = measure_serving(case, quick=options.quick, tell=how["tell"])
                     else:
                         results[case.label] = measure(case, probe, rounds=rounds, **how)
                 except Failed as error:

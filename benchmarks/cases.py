@@ -118,6 +118,10 @@ def _chat() -> Case:
     )
 
 
+def _serve(model: str) -> Case:
+    return Case("serve", model, "serving", None, "ms", None, {})
+
+
 def _vocode(name: str, vocoder: Literal["vocos", "hifigan"], chunk_seconds: float | None = None) -> Case:
     return Case(
         "vocode",
@@ -192,6 +196,8 @@ CASES = (
     _decode("bf16"),
     _decode("int8"),
     _chat(),
+    _serve("mini"),
+    _serve("cascade"),
     _vocode("vocos whole", "vocos"),
     _vocode("vocos streaming", "vocos", 0.1),
     _vocode("hifigan whole", "hifigan"),

@@ -2,20 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from benchmarks.cases import Case
 from benchmarks.measure import Machine, Result, Spread, Work, Works
+from benchmarks.serving import SILENCE, Serving
 from benchmarks.turns import Interval, Turns
 
-__all__ = ["Measured", "as_data", "heading", "table", "turns_table", "works_table"]
+__all__ = ["Measured", "as_data", "heading", "serving_table", "table", "turns_table", "works_table"]
 
-Measured = Result | Works | Turns | str
+Measured = Result | Works | Turns | Serving | str
 """What came out of a case, or why nothing did."""
 
 _COLUMNS = ("", "lalia", "peer", "times faster", "by CPU time", "aim", "machine's limit", "reached", "peak memory")
+_GAP = 0.05
+"""Seconds that nobody notices."""
 _CLOCK = "real-time factor"
 _TURN_COLUMNS = ("", "lalia", "peer", "times faster", "aim")
+_LOAD_COLUMNS = ("", "clients", "answered", "first sound", "worst", "with gaps", "gaps", "model busy", "memory")
 _WORK_COLUMNS = ("", "steps/s", "tokens/s", "real-time factor", "peak memory")
 
 
@@ -77,6 +82,37 @@ def turns_table(cases: Sequence[Case], results: Mapping[str, Measured]) -> str:
         f"{result.asked} questions), beside {case.peer}; peak memory {' / '.join(map(_mebi, result.peak))} MiB"
     )
     return told + "\n" + _align(rows)
+
+
+def serving_table(cases: Sequence[Case], results: Mapping[str, Measured]) -> str:
+    """The table of a group whose cases are servers, a line for each number of clients."""
+    rows: list[tuple[str, ...]] = [_LOAD_COLUMNS]
+    told = [
+        (
+            f"{cases[0].group}: seconds from a user's last word to the first sound (median, worst), of which the "
+            f"server waits {SILENCE} s for another word; answers that stopped in between, and for how long in all"
+        )
+    ]
+    for case in cases:
+        result = results[case.label]
+        if isinstance(result, str):
+            rows.append((case.name, result))
+        elif isinstance(result, Serving):
+            for load in result.loads:
+                firsts = [a.first for a in load.answers] or [float("nan")]
+                gaps = [a.gaps for a in load.answers if a.gaps > _GAP]
+                rows.append(
+                    (
+                        *(case.name, str(load.clients), f"{len(load.answers)} of {load.asked}"),
+                        *(f"{median(firsts):.2f} s", f"{max(firsts):.2f} s", str(len(gaps)), f"{sum(gaps):.1f} s"),
+                        *(f"{100 * load.busy:.0f} %", f"{load.memory:.0f} MiB"),
+                    )
+                )
+            if result.memory is not None:
+                told.append(
+                    f"{case.name}: {result.memory[0]:.0f} MiB after 10 sessions, {result.memory[1]:.0f} after 200"
+                )
+    return "\n".join(told) + "\n" + _align(rows)
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> str:

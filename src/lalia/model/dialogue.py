@@ -92,7 +92,7 @@ class Dialogue:
             )
         self.model, self.talk = model, talk
         self.lm: SpeechLM = model.lms[talk.lm]  # type: ignore[assignment]
-        self._generate = self.lm.generate if batch is None else batch.generate
+        self._batch = batch
         self.seconds, self.max_tokens, self.seed = seconds, max_tokens, seed
         self.speak = speak and model.vocoder is not None
         self.voice = model.voice(voice) if self.speak else None
@@ -249,7 +249,7 @@ class Dialogue:
         turn, known = self.memory.ask(request)
         self._count += 1
         writer = self._text.stream()
-        made = self._generate(
+        made = (self._batch or self.lm).generate(
             known,
             sampler=self._sampler,
             complete=list(known),
