@@ -150,7 +150,7 @@ class Dialogue:
         (heard,) = tokenizer.hear(piece, self._hearing)
         return str(heard.text)
 
-    def drop(self) -> None:
+    def forget(self) -> None:
         """Forget what was listened to and not answered."""
         self._pieces, self._hearing, self._measuring = [], None, None
 
@@ -162,7 +162,7 @@ class Dialogue:
         """
         tokenizer = self._listener
         pieces, state, measuring = self._pieces, self._hearing, self._measuring
-        self.drop()
+        self.forget()
         if said is None:
             if not pieces:
                 raise AudioError("Nothing was listened to. Give a recording, or pieces of one to listen to.")

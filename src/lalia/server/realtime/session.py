@@ -224,7 +224,7 @@ class RealtimeSession:
                 self._commit()
             case shapes.Clear():
                 self._ears.clear()
-                self._mind.drop()
+                self._mind.forget()
                 self._turn_id = None
                 self._send("input_audio_buffer.cleared")
             case shapes.ClearOutput():
@@ -634,7 +634,7 @@ class RealtimeSession:
         """Listen anew, as the session says."""
         heard = self.config.audio.input
         self._offset += 0.0 if self._listening is None else self._ears.time
-        self._mind.drop()
+        self._mind.forget()
         self._turn_id = None
         self._decoder = Decoder(heard.format.wire())
         detection, patience = heard.turn_detection, None
