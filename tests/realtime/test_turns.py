@@ -1,5 +1,6 @@
 """Turns in real time: scenes with a model that is told what to say, and one with a model of its own."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lalia.realtime import (
     TurnSession,
     Written,
 )
+from lalia.realtime.addressee import Utterance, Verdict
 from loud import Loud
 from parrot import Parrot
 from tiny_mini import tiny_mini
@@ -110,6 +112,23 @@ def test_what_is_not_understood_is_not_answered_unless_it_is_to_ask() -> None:
     assert kinds(events) == [Started, Stopped, Ignored]
     assert talk.made == 0
     assert Said in kinds(play(scene(0.2, 1.0, 4.0), Parrot(understood=False), ask=True))
+
+
+def test_what_is_said_to_others_is_not_answered() -> None:
+    asked: list[Any] = []
+
+    def addressee(utterance: Utterance) -> Verdict:
+        asked.append((utterance.text, utterance.seconds, utterance.since))
+        return Verdict(len(asked) != 2, 1.0, utterance.text)
+
+    talk = Parrot(2)
+    session = TurnSession(talk, activity=Activity(detector=Loud()), addressee=addressee)
+    sound = scene(0.2, 1.0, 1.5, 1.0, 1.5)
+    events = [(session.time, e) for x in sound.split(PIECE) for e in session.push(Audio(x, RATE))]
+    assert kinds(events) == [Started, Stopped, Said, Finished, Started, Stopped, Ignored]
+    assert asked[0] == ("words", pytest.approx(1.7, abs=0.1), math.inf)
+    # From the end of the reply, 0.5 s after silence began and as long as it is, to the padding before the voice.
+    assert asked[1] == ("words", pytest.approx(1.8, abs=0.1), pytest.approx(0.2, abs=0.1))
 
 
 def test_silence_and_clicks_are_nothing() -> None:

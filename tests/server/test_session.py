@@ -2,12 +2,14 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from lalia.model.dialogue import Dialogue
 from server_clients import Client, kinds
 
 RATE = 24_000
@@ -212,6 +214,32 @@ def test_what_is_not_understood_is_not_answered(client: Client, monkeypatch: pyt
     done = of(client.finish(), "response.done")["response"]
     assert "did not understand" in done["output"][0]["content"][0]["transcript"]
     assert not client.session._mind.memory.turns
+
+
+def test_who_does_not_call_it_is_not_answered(
+    new_client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, told = Dialogue.hear, [""]
+    monkeypatch.setattr(Dialogue, "hear", lambda self, said=None: replace(right(self, said), text=told[-1]))
+    client = new_client(wake=("hey lalia",))
+    client.send("session.update", session={"type": "realtime", "audio": {"input": {"transcription": {}}}})
+    told.append("Where are my keys?")
+    events = say(client, 0.2, 0.5, 0.7)
+    failed = of(events, "conversation.item.input_audio_transcription.failed")
+    assert failed["error"]["code"] == "not_addressed"
+    assert "response.created" not in kinds(events)
+    assert client.item(failed["item_id"])["content"][0]["transcript"] == "Where are my keys?"
+    # It is no part of what is answered later.
+    client.send("conversation.item.create", item=user("Hello."))
+    client.send("response.create", response={"max_output_tokens": 2})
+    client.finish()
+    assert client.session._mind.memory.turns[-1].request.words is None
+    told.append("Hey Lalya, where are my keys?")
+    assert of(say(client, 20.0, 0.5, 0.7), "response.created")
+    client.finish()
+    # Who has just been answered need not call again.
+    told.append("And my hat?")
+    assert of(say(client, 0.2, 0.5, 0.7), "response.created")
 
 
 def test_text_alone(client: Client) -> None:
@@ -472,8 +500,6 @@ def test_who_never_stops_is_answered_all_the_same(new_client: Callable[..., Clie
 
 
 def test_a_fault_of_the_model_fails_the_reply_alone(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lalia.model.dialogue import Dialogue
-
     def broken(*a: Any, **k: Any) -> Any:
         raise ZeroDivisionError
 

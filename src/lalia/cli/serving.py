@@ -33,6 +33,10 @@ def serve(
     max_tokens: Annotated[int, typer.Option(min=1, max=480, help="The longest reply, as text.")] = 160,
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds for replies to end when it is stopped.")] = 10.0,
     ask: Annotated[bool, typer.Option("--ask", help="Ask again for what was not understood.")] = False,
+    near: Annotated[bool, typer.Option("--near", help="Answer only who speaks close to the microphone.")] = False,
+    wake: Annotated[
+        list[str] | None, typer.Option("--wake", help='Answer only who calls it so: "hey lalia"; again for others.')
+    ] = None,
     lm: Annotated[str | None, typer.Option("--lm", help="Another text LM in the first model.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Tell of every session and request.")] = False,
     device: Device = "cpu",
@@ -52,6 +56,8 @@ def serve(
         max_tokens=max_tokens,
         grace=grace,
         ask=ask,
+        near=near,
+        wake=tuple(wake or ()),
     )
     try:
         from lalia.server.app import Server

@@ -30,7 +30,7 @@ from lalia.model.weights import TOKENIZERS, assign_tensors, load_tensors, split_
 from lalia.nn.half import halve_
 from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
-from lalia.realtime import Activity, DuplexSession, Patience, TurnSession
+from lalia.realtime import Activity, Addressee, DuplexSession, Patience, TurnSession
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, matches, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
@@ -442,6 +442,7 @@ class Model:
         *,
         activity: Activity | None = None,
         patience: Patience | None = None,
+        addressee: Addressee | None = None,
         **settings: Any,
     ) -> TurnSession | DuplexSession:
         """A conversation in real time: pieces of sound come in, and what comes of them; see ``TurnSession``, and
@@ -453,7 +454,7 @@ class Model:
         """
         if duplex_lm(self.recipe) is not None:
             return duplex_session(self, **settings)
-        return TurnSession(self.dialogue(**settings), config, activity=activity, patience=patience)
+        return TurnSession(self.dialogue(**settings), config, activity=activity, patience=patience, addressee=addressee)
 
     def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:
         """An answer to a spoken question as it comes: what was heard, text, sound; see ``Dialogue.turn``.

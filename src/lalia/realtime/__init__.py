@@ -1,6 +1,7 @@
 """Conversations in real time: when somebody speaks, whose turn it is, and what becomes of an interrupted reply."""
 
 from lalia.realtime.activity import Activity, Detector, Silero
+from lalia.realtime.addressee import Addressee, Every, Near, Utterance, WakeWord
 from lalia.realtime.controlled import ControlledSession
 from lalia.realtime.controllers import Action, ActionTokens, Controller, Decision, Situation, StateHead, StateTokens
 from lalia.realtime.duplex import Duplex, DuplexSession
@@ -28,6 +29,7 @@ __all__ = [
     "Action",
     "ActionTokens",
     "Activity",
+    "Addressee",
     "Caption",
     "ControlledSession",
     "Controller",
@@ -39,11 +41,13 @@ __all__ = [
     "DuplexEvent",
     "DuplexSession",
     "Event",
+    "Every",
     "Finished",
     "Heard",
     "Ignored",
     "Interrupted",
     "Listening",
+    "Near",
     "Patience",
     "Reply",
     "Said",
@@ -56,5 +60,7 @@ __all__ = [
     "StateTokens",
     "Stopped",
     "TurnSession",
+    "Utterance",
+    "WakeWord",
     "Written",
 ]

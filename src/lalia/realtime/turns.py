@@ -4,14 +4,18 @@ There is no clock and no thread: time is the sound that came in, and the work is
 a session is as deterministic as its model, and runs as well from a file as from a microphone or a socket.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+import torch
+
 from lalia.audio import Audio
 from lalia.errors import ConfigError
 from lalia.realtime.activity import Activity
+from lalia.realtime.addressee import Addressee, Utterance
 from lalia.realtime.events import (
     Event,
     Finished,
@@ -58,6 +62,7 @@ class TurnSession:
     :param conversation: with the model.
     :param activity: who tells when somebody speaks.
     :param patience: how long to wait for the user to go on; ``Config.silence`` when not given.
+    :param addressee: tells whether what was understood is for the model; all of it is when not given.
     """
 
     @dataclass(frozen=True)
@@ -90,9 +95,10 @@ class TurnSession:
         *,
         activity: Activity | None = None,
         patience: Patience | None = None,
+        addressee: Addressee | None = None,
     ) -> None:
         self.config = config or self.Config()
-        self.conversation = conversation
+        self.conversation, self.addressee = conversation, addressee
         self.activity = activity or Activity()
         self.listening = Listening(conversation.listen, self.config, activity=self.activity, patience=patience)
         self._events: Iterator[Event] | None = None
@@ -101,6 +107,8 @@ class TurnSession:
         """When the first sound of the reply was given."""
         self._made = 0.0
         """Seconds of it."""
+        self._exchanged = -math.inf
+        """When the last reply was over."""
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +167,7 @@ class TurnSession:
         else:
             text = self.conversation.truncate(heard)
         yield Interrupted(heard, text)
-        self._begun, self._made = None, 0.0
+        self._begun, self._made, self._exchanged = None, 0.0, self.time
         if goes_on:
             yield from self.listening.again(before)
 
@@ -172,7 +180,7 @@ class TurnSession:
             if event is None:
                 self._events = None
                 break
-            if isinstance(event, Heard) and not event.understood and not self.config.ask:
+            if isinstance(event, Heard) and not self._is_for_it(event):
                 self.close()
                 yield Ignored(event.text)
                 break
@@ -181,5 +189,15 @@ class TurnSession:
                 self._made += event.audio.seconds
             yield event
         if self._begun is not None and not self.replying:
-            self._begun, self._made = None, 0.0
+            self._begun, self._made, self._exchanged = None, 0.0, self.time
             yield Finished()
+
+    def _is_for_it(self, heard: Heard) -> bool:
+        """Whether what was heard is to be answered."""
+        if not heard.understood:
+            return self.config.ask
+        if self.addressee is None:
+            return True
+        samples = torch.cat([x.samples[0, 0] for x in self.listening.turn])
+        since = max(self.listening.began - self._exchanged, 0.0)
+        return self.addressee(Utterance(samples, heard.text, heard.understood, since)).addressed

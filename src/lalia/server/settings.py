@@ -28,6 +28,8 @@ class Settings:
     :param max_tokens: of a reply.
     :param grace: seconds for replies to be finished when the server is stopped.
     :param ask: whether it asks again for what it did not understand, in place of silence.
+    :param near: whether only who speaks close to the microphone is answered.
+    :param wake: phrases with any of which it is to be called; none where all is meant for it.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +49,8 @@ class Settings:
     max_tokens: int = 160
     grace: float = 10.0
     ask: bool = False
+    near: bool = False
+    wake: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.loopback and not self.keys:

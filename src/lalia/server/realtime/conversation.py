@@ -68,6 +68,7 @@ class Entry:
     :param content: its parts as the protocol writes them, without sound.
     :param request: of a user's, what the model takes it for; None where it is nothing that is answered.
     :param unclear: of a user's, whether it was not understood.
+    :param ignored: of a user's, whether it was understood, and not meant for the model.
     :param turn: of a reply, the turn that it ends.
     :param parts: ids of the items of the user that it answers.
     :param spoken: of a reply, which part of it is heard at what time.
@@ -80,6 +81,7 @@ class Entry:
     sound: Sounds | None = None
     request: Request | None = None
     unclear: bool = False
+    ignored: bool = False
     turn: Turn | None = None
     parts: tuple[str, ...] = ()
     spoken: Spoken | None = None

@@ -7,18 +7,20 @@ or was no speech, is committed and not answered (its transcription "failed"), un
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, LaliaError
 from lalia.model.dialogue import Dialogue, Hearing
 from lalia.model.memory import Request, Turn
-from lalia.realtime import Activity, Listening
+from lalia.realtime import Activity, Addressee, Every, Listening, Near, Utterance, WakeWord
 from lalia.realtime.events import Event, Said, Sound, Started, Stopped, Written
 from lalia.server.realtime import shapes
 from lalia.server.realtime.conversation import Conversation, Entry, Sounds, new_id
@@ -28,6 +30,11 @@ from lalia.server.wire import PCM, Decoder, Encoder
 from lalia.server.worker import Due
 
 __all__ = ["RealtimeSession", "Refused"]
+
+_REASONS = {
+    "not_understood": "Nobody spoke, or it was not understood.",
+    "not_addressed": "It was not said to the model.",
+}
 
 _LEAST_SECONDS = 0.1
 """Of sound, to be a turn."""
@@ -114,6 +121,11 @@ class RealtimeSession:
         """Whether there is something to answer after the reply that is made."""
         self._quiet_since: float | None = None
         """Seconds of the session since which nobody has spoken after a reply."""
+        self._exchanged = -math.inf
+        """Seconds of the session at which the last reply was over."""
+        judges: list[Addressee] = [Near()] if settings.near else []
+        judges += [WakeWord(settings.wake)] if settings.wake else []
+        self._addressee = Every(*judges) if judges else None
         self.closed = False
 
     # -- the outside ---------------------------------------------------------------------------
@@ -316,7 +328,7 @@ class RealtimeSession:
             item_id=self._turn_id,
         )
         entry = self._take()
-        if not detection.create_response or (entry.unclear and not self.settings.ask):
+        if not detection.create_response or entry.ignored or (entry.unclear and not self.settings.ask):
             return
         if self._response is None:
             self._respond(shapes.ResponseSettings())
@@ -346,29 +358,33 @@ class RealtimeSession:
         self.conversation.add(entry)
         self._send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
         self._send("conversation.item.added", item=entry.to_json(), previous_item_id=previous)
-        self._heard(entry, None)
+        self._heard(entry, None, [x.samples[0, 0] for x in pieces])
         self._send("conversation.item.done", item=entry.to_json(), previous_item_id=previous)
         return entry
 
-    def _heard(self, entry: Entry, audio: Audio | None) -> None:
-        """Understand the sound of an item."""
+    def _heard(self, entry: Entry, audio: Audio | None, samples: Sequence[Tensor] = ()) -> None:
+        """Understand the sound of an item.
+
+        :param samples: what was said live, of which it is asked whether it was meant for the model.
+        """
         try:
             hearing = self._mind.hear(None if audio is None else audio)
         except AudioError:
             hearing = Hearing(Request(), "", understood=False)
-        entry.unclear = not hearing.understood
-        entry.request = hearing.request if hearing.understood else None
+        entry.unclear, reason = not hearing.understood, "not_understood"
+        if self._addressee is not None and samples and hearing.understood:
+            since = max(self._offset + self._ears.began - self._exchanged, 0.0)
+            said = Utterance(torch.cat(list(samples)), hearing.text, hearing.understood, since)
+            if not self._addressee(said).addressed:
+                entry.ignored, reason = True, "not_addressed"
+        entry.request = None if entry.unclear or entry.ignored else hearing.request
         entry.content[-1]["transcript"] = hearing.text
         if self.config.audio.input.transcription is None:
             return
         head = {"item_id": entry.id, "content_index": len(entry.content) - 1}
         kind = "conversation.item.input_audio_transcription"
-        if entry.unclear:
-            error = {
-                "type": "transcription_error",
-                "code": "not_understood",
-                "message": "Nobody spoke, or it was not understood.",
-            }
+        if entry.request is None:
+            error = {"type": "transcription_error", "code": reason, "message": _REASONS[reason]}
             self._send(f"{kind}.failed", **head, error=error)
             return
         self._send(f"{kind}.delta", **head, delta=hearing.text)
@@ -614,7 +630,8 @@ class RealtimeSession:
                 before = self.conversation.previous(entry.id)
                 self._send("conversation.item.done", item=entry.to_json(), previous_item_id=before)
         self._send("response.done", response=self._json(r))
-        self._quiet_since = None if self._listening is None else self._offset + self._ears.time + r.made
+        if self._listening is not None:
+            self._quiet_since = self._exchanged = self._offset + self._ears.time + r.made
         if self._again and status != "cancelled":
             self._respond(shapes.ResponseSettings())
 
