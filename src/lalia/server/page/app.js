@@ -60,8 +60,11 @@ function show() {
   const { settings, sound, turns, latencies } = conversation;
   const state = missing ?? conversation.state;
   document.body.dataset.state = state;
+  // Whose turn it is one hears; a screen reader need not speak over it.
+  get("state").ariaLive = conversation.state === "off" || missing || state === "waiting" ? "polite" : "off";
+  set(get("state-text"), t(`state.${state}`));
   const seconds = Math.max(0, Math.ceil((conversation.connection.due - performance.now()) / 1000));
-  set(get("state-text"), t(`state.${state}`, { seconds }));
+  set(get("state-seconds"), state === "waiting" ? t("state.seconds", { seconds }) : "");
   get("retry").hidden = state !== "waiting";
 
   const held = conversation.pressed !== null;

@@ -514,6 +514,8 @@ export function heardText({ text, state, spoken, received, played, whole, heard 
   const total = whole ? received : Math.max(received, (text.length / 15) * RATE);
   const share = played / total;
   if (share >= 1) return text;
-  const end = text.indexOf(" ", Math.round(share * text.length));
-  return end < 0 ? text : text.slice(0, end);
+  const begun = Math.round(share * text.length);
+  // Between ideographs any place is one between words.
+  const rest = text.slice(begun).search(/[\s\u3000-\u9fff]/);
+  return rest < 0 ? text : text.slice(0, begun + rest);
 }

@@ -116,7 +116,7 @@ export class Strip {
   }
 }
 
-const milliseconds = (samples) => Math.round((1000 * samples) / RATE);
+const milliseconds = (samples) => Math.floor((1000 * samples) / RATE);
 
 /** @param {number} seconds */
 export function clock(seconds) {

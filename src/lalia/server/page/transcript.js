@@ -20,6 +20,8 @@ export class Transcript {
     this.model = model;
     /** @type {Map<string, HTMLLIElement>} */
     this.rows = new Map();
+    /** @type {Map<string, string>} what each row shows */
+    this.looks = new Map();
     this.told = new Set();
     // Follow what is new, unless somebody has gone back to read.
     this.follow = true;
@@ -31,6 +33,7 @@ export class Transcript {
   /** @param {Turn[]} turns all of them, in another language or after some are gone */
   all(turns) {
     this.rows.clear();
+    this.looks.clear();
     this.list.replaceChildren();
     for (const turn of turns) this.show(turn);
   }
@@ -43,9 +46,14 @@ export class Transcript {
       this.rows.set(turn.id, row);
       this.list.append(row);
     }
+    const heard = turn.role === "model" ? heardText(turn) : turn.text;
+    // What is played is told fifty times a second; words are fewer.
+    const look = JSON.stringify([turn.state, turn.at, turn.text, heard]);
+    if (this.looks.get(turn.id) === look) return;
+    this.looks.set(turn.id, look);
     row.dataset.state = turn.state;
     row.querySelector("time").textContent = clock(turn.at / RATE);
-    if (turn.role !== "break") this.#fill(row.querySelector("p"), turn);
+    if (turn.role !== "break") this.#fill(row.querySelector("p"), turn, heard);
     if (this.follow) this.list.scrollTop = this.list.scrollHeight;
     this.#tell(turn);
   }
@@ -67,8 +75,7 @@ export class Transcript {
   }
 
   /** What was heard, what was not, and what became of it. */
-  #fill(p, turn) {
-    const heard = turn.role === "model" ? heardText(turn) : turn.text;
+  #fill(p, turn, heard) {
     const parts = [document.createTextNode(heard)];
     const rest = turn.text.slice(heard.length);
     if (rest) {
