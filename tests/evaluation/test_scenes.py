@@ -171,6 +171,16 @@ def test_work_is_told_apart() -> None:
     lates = [t.late for t in played.told]
     assert lates == sorted(lates) or min(lates) > 0
     assert played.lateness(100.0) == played.late[-1]
+    # The first piece of a reply counts, and not those that are made ahead in the same moment.
+    first, second = [t for t in played.told if isinstance(t.event, Sound)][:2]
+    assert first.heard is not None
+    assert second.heard is not None
+    assert (first.at, first.heard.start) == (second.at, first.at)
+    assert second.heard.start == first.heard.end
+    assert second.late > first.late
+    assert played.sound_late(first.at + 0.01) == pytest.approx(first.late)
+    assert played.sound_late(second.heard.start + 0.01) == pytest.approx(max(first.late, second.late - 0.25))
+    assert played.sound_late(first.at - 0.5) == 0.0
     still = play(ask(), turns(), frame=FRAME, clock=lambda: 0.0)
     assert still.work == 0
     assert {t.late for t in still.told} == {0.0}
