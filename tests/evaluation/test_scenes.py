@@ -171,6 +171,16 @@ def test_work_is_told_apart() -> None:
     lates = [t.late for t in played.told]
     assert lates == sorted(lates) or min(lates) > 0
     assert played.lateness(100.0) == played.late[-1]
+    # The first piece of a reply counts, and not those that are made ahead in the same moment.
+    first, second = [t for t in played.told if isinstance(t.event, Sound)][:2]
+    assert first.heard is not None
+    assert second.heard is not None
+    assert (first.at, first.heard.start) == (second.at, first.at)
+    assert second.heard.start == first.heard.end
+    assert second.late > first.late
+    assert played.sound_late(first.at + 0.01) == pytest.approx(first.late)
+    assert played.sound_late(second.heard.start + 0.01) == pytest.approx(max(first.late, second.late - 0.25))
+    assert played.sound_late(first.at - 0.5) == 0.0
     still = play(ask(), turns(), frame=FRAME, clock=lambda: 0.0)
     assert still.work == 0
     assert {t.late for t in still.told} == {0.0}
@@ -287,7 +297,21 @@ def test_scenes_are_folders_that_are_scored(tmp_path: Path, speech: Speech) -> N
     clean = Audio.load(home / "clean_input.wav", check=False)
     start, end = data["timestamps"]
     assert float(clean.cut(start, end - start).samples.abs().max()) == 0
-    write_words([], home / "output.json")
+    assert not (home / "clean_output.wav").exists()
+
+
+def test_a_scene_is_played_clean_for_its_pair(tmp_path: Path, speech: Speech) -> None:
+    scene = ask(line(0.5, Reply(1.0), text="stop"), kind="unaddressed", about=1)
+    assert ask().clean() is None
+    counts = save_folders([play(scene, turns())], tmp_path, lambda x: play(x, turns()))
+    assert counts == {"v1.5/talking_to_other": 1}
+    home = tmp_path / "v1.5/talking_to_other/0"
+    for name, said in (("output", "a b"), ("clean_output", "a b c d"), ("input", "what stop"), ("clean_input", "what")):
+        write_words([Word(w, float(i), i + 0.5) for i, w in enumerate(said.split())], home / f"{name}.json")
+    clean = Audio.load(home / "clean_output.wav")
+    assert speech(clean)
+    found = score_folders(tmp_path / "v1.5/talking_to_other", "overlap", speech=speech)
+    assert found["behaviour"] == {"C_UNKNOWN": 1.0}
 
 
 # -- people -------------------------------------------------------------------------------------

@@ -151,11 +151,12 @@ def _interruption(sample: Path, hears: HearsWords | None, rate: Rating | None) -
     # Only what is said behind the interruption counts, and only that is in output.json.
     words = _words(sample, hears, after=ended)
     taken = takes_turn(words)
-    rating = None
-    if rate is not None and taken:
+    item: dict[str, Any] = {"takes_turn": taken, "latency": latency(words, ended)}
+    if rate is not None:
         said = " ".join(w.text for w in words)
-        rating = rate(str(event.get("context", "")), str(event.get("interrupt", "")), said)
-    return {"takes_turn": taken, "latency": latency(words, ended), "rating": rating}
+        asked = [str(event.get(name, "")) for name in ("context", "interrupt")]
+        item["rating"] = rate(asked[0], asked[1], said) if taken else None
+    return item
 
 
 def _backchannel(

@@ -42,12 +42,15 @@ class TimedWords:
 
     def __call__(self, audio: Audio) -> tuple[Word, ...]:
         found: list[Word] = []
-        for start, end in _stretches(self.speech(audio)):
-            start, end = max(start - _MARGIN, 0.0), min(end + _MARGIN, audio.seconds)
+        for first, last in _stretches(self.speech(audio)):
+            start, end = max(first - _MARGIN, 0.0), min(last + _MARGIN, audio.seconds)
             piece = audio.cut(start, end - start)
             (text,) = self.whisper([piece])
             aligned = self.whisper.align(piece, text) if text.strip() else ()
-            found += [Word(w.text, start + w.start, start + w.end) for w in aligned]
+            # No word begins before somebody speaks: the aligner has the first take all the silence before it.
+            for w in aligned:
+                begun, ended = (min(max(start + t, first), last) for t in (w.start, w.end))
+                found.append(Word(w.text, begun, ended))
         return tuple(found)
 
 

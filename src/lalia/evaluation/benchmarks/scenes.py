@@ -195,7 +195,27 @@ def _notes(cases: Sequence[_Case]) -> list[str]:
             }
             told = ", ".join(f"{reason} ({n})" for reason, n in reasons.items())
             notes.append(f"{kind}: {len(void)} scenes say nothing: {told}")
+    notes += [
+        _by_variant("pause: silent in it", [x for x in cases if x.is_of("pause")], lambda x: not x.early),
+        _by_variant("background: silent", [x for x in cases if x.is_of("background", "alone")], lambda x: x.silent),
+        _by_variant(
+            "background: goes on",
+            [x for x in cases if x.is_of("background", "in a reply")],
+            lambda x: x.stopped is not True,
+        ),
+        _by_variant("interruption: stops", [x for x in cases if x.is_of("interruption")], lambda x: x.stopped),
+    ]
     failed = [x for x in cases if x.failed]
     if failed:
         notes.append(f"{len(failed)} scenes failed, and count against it, the first of them: {failed[0].failed}")
     return notes
+
+
+def _by_variant(about: str, cases: Sequence[_Case], flag: Callable[[Judged], bool | None]) -> str:
+    """How often a flag is true in each variant of a kind."""
+    told = []
+    for variant in sorted({x.scene.variant for x in cases}):
+        flags = [x.flag(flag) for x in cases if x.scene.variant == variant]
+        known = [f for f in flags if f is not None]
+        told.append(f"{variant} {sum(known)} of {len(known)}")
+    return f"{about}: {'; '.join(told)}"

@@ -1,14 +1,14 @@
 """Scenes as the folders of Full-Duplex-Bench, for its own scorers and ours (``evaluation.full_duplex_folders``)."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lalia.errors import OutputError
 from lalia.evaluation.intervals import Interval
 from lalia.evaluation.scenes.playing import Played
-from lalia.evaluation.scenes.script import SceneKind
+from lalia.evaluation.scenes.script import Scene, SceneKind
 
 __all__ = ["save_folders"]
 
@@ -24,14 +24,17 @@ _TASKS: Mapping[SceneKind, tuple[str, ...]] = {
 """By the kind of scene. The last is ours: theirs has no user who speaks at once with somebody else."""
 
 
-def save_folders(played: Iterable[Played], folder: str | Path) -> dict[str, int]:
+def save_folders(
+    played: Iterable[Played], folder: str | Path, clean: Callable[[Scene], Played] | None = None
+) -> dict[str, int]:
     """Write scenes that were played, each where its task is: ``v1/pause_handling/0/input.wav`` and so on.
 
     A scene whose line was never said is left out. One of a pause ends with the user's turn, for all that is said in it
-    counts there. ``clean_input.wav`` is what would have been heard without the line; what a model says to that is
-    ``clean_output.wav``, which is not made here: play the scene again without its line.
+    counts there.
 
     :param folder: made where it is not there.
+    :param clean: plays a scene anew. With it, those of v1.5 that open with a question are played without the line that
+        they are about, for ``clean_output.wav``; ``clean_input.wav`` is always there.
     :returns: how many samples each task has.
     :raises OutputError: it cannot be written.
     """
@@ -45,14 +48,14 @@ def save_folders(played: Iterable[Played], folder: str | Path) -> dict[str, int]
                 number = counts.get(task, 0)
                 home = Path(folder, task, str(number))
                 home.mkdir(parents=True, exist_ok=True)
-                _write(scene, said, home, task)
+                _write(scene, said, home, task, clean)
                 counts[task] = number + 1
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}). Name another folder.") from None
     return counts
 
 
-def _write(played: Played, said: Interval, home: Path, task: str) -> None:
+def _write(played: Played, said: Interval, home: Path, task: str, clean: Callable[[Scene], Played] | None) -> None:
     line = played.scene.lines[played.scene.about]
     dialogue = played.dialogue()
     if task == "v1/pause_handling":
@@ -75,6 +78,9 @@ def _write(played: Played, said: Interval, home: Path, task: str) -> None:
             data = {"context_text": context, "current_turn_text": line.text, "timestamps": times}
             _save(home / "metadata.json", data)
             played.without(played.scene.about).save(home / "clean_input.wav")
+            without = played.scene.clean()
+            if clean is not None and without is not None:
+                clean(without).dialogue().channel(1).save(home / "clean_output.wav")
 
 
 def _event(text: str, start: float, end: float) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a model made of a scene: whether it took the turn, kept silent, went on or stopped, and how soon."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from lalia.evaluation.energy import mean_power
 from lalia.evaluation.intervals import Interval, Speech, merged
 from lalia.evaluation.scenes.playing import Played
 from lalia.evaluation.scenes.script import Reply
-from lalia.realtime.events import Finished, Heard, Interrupted, Sound, Written
+from lalia.realtime.events import Finished, Heard, Interrupted, Written
 
 __all__ = ["Judged", "judge", "voice"]
 
@@ -111,10 +110,10 @@ def judge(played: Played, speech: Speech) -> Judged:
         took=took,
         silent=not new,
         latency=max(behind[0].start - said.end, 0.0) if took else None,
-        latency_late=_late(played, behind[0].start, Sound) if took else 0.0,
+        latency_late=played.sound_late(behind[0].start) if took else 0.0,
         stopped=stopped,
         stop=stop,
-        stop_late=0.0 if stop is None else _late(played, said.start + stop, Interrupted),
+        stop_late=0.0 if stop is None else _stop_late(played, said.start + stop),
         heard=tuple(t.event.text for t in since if isinstance(t.event, Heard)),
         written=written,
     )
@@ -130,11 +129,7 @@ def _stop(played: Played, running: Interval | None, said: Interval) -> tuple[boo
     return stopped, running.end - said.start if stopped else None
 
 
-def _late(played: Played, at: float, kind: type) -> float:
-    """By how much the event that made something heard at a moment came later than without work."""
-    before = [t for t in played.told if isinstance(t.event, kind) and t.at <= at + played.frame / 2]
-    return _latest(before) if before else played.lateness(at)
-
-
-def _latest(told: Sequence[Any]) -> float:
-    return float(told[-1].late)
+def _stop_late(played: Played, at: float) -> float:
+    """By how much it would have fallen silent later with the work."""
+    before = [t for t in played.told if isinstance(t.event, Interrupted) and t.at <= at + played.frame / 2]
+    return before[-1].late if before else played.lateness(at)

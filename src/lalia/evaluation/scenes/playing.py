@@ -23,7 +23,8 @@ _REPLY_GAP = 0.6
 """Seconds of silence behind which what the model says is another reply."""
 
 _LONGEST = 60.0
-_TICK = 1e-6
+_TICK = 1e-3
+_BUFFER = 1.0
 
 
 class Session(Protocol):
@@ -39,13 +40,13 @@ class Told:
     :param at: when it came, in seconds of the scene, as if no work took time.
     :param late: seconds that it came later, on this machine, if the scene were real: work is only done once the sound
         is there, and begins when the work before it is done.
-    :param seconds: of sound, where the event has any.
+    :param heard: from when to when its sound is heard, if nothing stops it; None where the event has none.
     """
 
     at: float
     late: float
     event: SessionEvent
-    seconds: float = 0.0
+    heard: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,21 @@ class Played:
             return 0.0
         return self.late[min(max(round(at / self.frame) - 1, 0), len(self.late) - 1)]
 
+    def sound_late(self, at: float) -> float:
+        """Seconds by which what is heard of the model at a moment would come later if the scene were real.
+
+        A loudspeaker that has nothing to play waits, and what comes behind waits with it: what counts is the latest
+        piece of the second before, back to the silence that it followed.
+        """
+        waits, before = 0.0, at
+        for t in reversed(self.told):
+            if t.heard is None or t.heard.start > at:
+                continue
+            if t.heard.end < before - _TICK or before < at - _BUFFER:
+                break
+            waits, before = max(waits, t.at + t.late - t.heard.start), t.heard.start
+        return waits
+
 
 @dataclass
 class _Loudspeaker:
@@ -106,8 +122,8 @@ class _Loudspeaker:
     heard: list[Tensor] = field(default_factory=list)
     count: int = 0
 
-    def add(self, sound: Audio, before: float) -> None:
-        """More sound.
+    def add(self, sound: Audio, before: float) -> Interval:
+        """More sound, and when it is going to be heard.
 
         :param before: seconds that were silent so far, where there was none yet.
         """
@@ -117,7 +133,9 @@ class _Loudspeaker:
             self.heard = [torch.zeros(self.count)]
         if sound.sample_rate != self.rate:
             raise ConfigError(f"The model speaks at {self.rate} Hz, and then at {sound.sample_rate} Hz. Keep to one.")
+        start = (self.count + sum(map(len, self.waiting))) / self.rate
         self.waiting.append(sound.mono().samples[0, 0].detach().float().cpu())
+        return Interval(start, start + len(self.waiting[-1]) / self.rate)
 
     def play(self, until: float) -> Tensor:
         """What is heard until a moment of the scene."""
@@ -228,8 +246,7 @@ def play(
         for event in session.push(Audio(samples, RATE)):
             delay = busy + clock() - began - end
             if isinstance(event, Sound):
-                speaker.add(event.audio, end)
-                told.append(Told(end, delay, event, event.audio.seconds))
+                told.append(Told(end, delay, event, speaker.add(event.audio, end)))
             else:
                 if isinstance(event, Interrupted):
                     speaker.stop()

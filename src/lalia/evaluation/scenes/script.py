@@ -1,6 +1,6 @@
 """The script of a scene: who says what, and when."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from lalia.audio import Audio
@@ -96,6 +96,11 @@ class Scene:
                 f"The scene {self.name!r} waits {self.wait} s, and hears {self.enough} s of a reply. Give more than 0 "
                 "s of waiting, and no less than 0 s of a reply."
             )
+
+    def clean(self) -> "Scene | None":
+        """The scene without the line that it is about, where there is another before that."""
+        lines = self.lines[: self.about]
+        return replace(self, lines=lines, about=len(lines) - 1) if lines else None
 
     def to_dict(self) -> dict[str, Any]:
         """The script, JSON-ready, without the sound."""
