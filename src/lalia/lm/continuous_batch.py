@@ -1,4 +1,4 @@
-"""Rows that join and leave: one model takes the steps of many sessions at once (continuous batching, Orca §4.1).
+"""Rows that join and leave: one model takes the steps of many sessions at once (continuous batching).
 
 A step reads every weight of the model once, for one row or for several. Each row has a state of its own, in which its
 keys and values stay where they are, and its own sampler, seed and end; it steps when it is ready, and the others are

@@ -33,7 +33,7 @@ _LIKELIEST = Sampling(temperature=0.0)
 
 
 class Situation(Enum):
-    """The states of a conversation, as its model is in them (FlexDuo §3.1)."""
+    """The states of a conversation, as its model is in them (FlexDuo)."""
 
     SPEAK = "S"
     LISTEN = "L"
@@ -175,7 +175,7 @@ class _Judge(ABC):
 
 
 class StateTokens(_Judge):
-    """State tokens (VITA §3.3): the first token of an answer says what was heard.
+    """State tokens (VITA): the first token of an answer says what was heard.
 
     When a voice has been followed by silence, the model hears all of it and says its first token: that of a query, or
     one of what is none. While another reply is spoken, this is VITA's monitoring model.
@@ -234,7 +234,7 @@ class StateTokens(_Judge):
 
 
 class StateHead(_Judge):
-    """A head on hidden states (Freeze-Omni §3.4): at every chunk, whether to listen on, answer, or end without reply.
+    """A head on hidden states (Freeze-Omni): at every chunk, whether to listen on, answer, or end without reply.
 
     :param batch: of a language model that hears ``heard`` frame by frame and predicts ``state`` by a ``State`` head, in
         a layout where the state of a frame comes a step after it (``Parallel(("heard", "state"), delays=(0, 1))``).
