@@ -1,6 +1,7 @@
 """A session of the Realtime protocol, event by event."""
 
 import base64
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -512,3 +513,51 @@ def test_a_fault_of_the_model_fails_the_reply_alone(client: Client, monkeypatch:
     assert done["status"] == "failed"
     client.send("response.create", response={"max_output_tokens": 2})
     assert of(client.finish(), "response.done")
+
+
+def test_a_function_that_the_model_asks_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text LM that was taught to, which the smallest one was not: it is told what to say."""
+    right = Dialogue._reply
+
+    def asking(self: Dialogue, request: Any, *rest: Any) -> Any:
+        list(right(self, request, *rest))
+        turn = self.memory.turns[-1]
+        told = request.text.startswith("<tool_response>")
+        text = "It is late." if told else '<tool_call>{"name": "clock", "arguments": {"zone": "UTC"}}</tool_call>'
+        turn.reply[:] = self.reply_ids(text)
+        yield text
+
+    tool = {"type": "function", "name": "clock", "description": "The time.", "parameters": {"type": "object"}}
+    client.send("session.update", session={"type": "realtime", "tools": [tool], "output_modalities": ["text"]})
+    client.send("conversation.item.create", item=user("How late is it?"))
+    monkeypatch.setattr(Dialogue, "_reply", asking)
+    client.send("response.create")
+    events = client.finish()
+    assert without_repeats(events) == [
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+    ]
+    (call,) = of(events, "response.done")["response"]["output"]
+    assert call["type"] == "function_call"
+    assert (call["name"], json.loads(call["arguments"])) == ("clock", {"zone": "UTC"})
+    assert '"clock"' in client.session._mind.memory.system
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "23:55"}
+    client.send("conversation.item.create", item=output)
+    client.send("response.create")
+    done = of(client.finish(), "response.done")["response"]
+    assert done["output"][0]["content"][0]["text"] == "It is late."
+    mind = client.session._mind
+    assert [t.request.text for t in mind.memory.turns] == [
+        "How late is it?",
+        "<tool_response>\n23:55\n</tool_response>",
+    ]
+    assert "clock" in mind._text.decode(_tokens(mind.memory.turns[0].reply))[0]
+    # A response may do without.
+    client.send("response.create", response={"tool_choice": "none"})
+    client.finish()
+    assert "clock" not in client.session._mind.memory.system

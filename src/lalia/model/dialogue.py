@@ -15,6 +15,7 @@ from lalia.encoders.delivery import Delivery, DeliveryState
 from lalia.encoders.transcripts import cut_loop
 from lalia.errors import AudioError, ConfigError
 from lalia.lm import ContinuousBatch, SpeechLM
+from lalia.model.calls import Calls
 from lalia.model.memory import Memory, Request, Turn
 from lalia.model.producing import with_temperature
 from lalia.model.voicing import Speech, Spoken
@@ -216,15 +217,17 @@ class Dialogue:
     def _answer(self, request: Request | None, timings: dict[str, float], started: float) -> Iterator[Event]:
         speech = Speech(self.model, self.voice, whole=self.talk.by_sentence) if self.speak else None
         pieces = iter([self.talk.unclear]) if request is None else self._reply(request, timings, started)
-        text, sounds = "", []
+        text, sounds, calls = "", [], Calls()
         spoken = Spoken()
         self.spoken, self._answered = spoken, request is not None
-        for piece in chain(pieces, [None]):
-            text += piece or ""
+        for written in chain(pieces, [None]):
+            piece, called = calls.push(written or "", final=written is None)
+            yield from called
+            text += piece
             spoken.text = text
             if piece:
                 yield Written(piece)
-            made = None if speech is None else speech.push(piece or "", final=piece is None)
+            made = None if speech is None else speech.push(piece, final=written is None)
             if made is not None and made.samples.shape[-1]:
                 timings.setdefault("first_audio_ms", 1000 * (time.perf_counter() - started))
                 sounds.append(made)

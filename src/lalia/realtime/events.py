@@ -7,6 +7,7 @@ from lalia.audio import Audio
 from lalia.streams import Streams
 
 __all__ = [
+    "Called",
     "Caption",
     "Draft",
     "DuplexEvent",
@@ -64,13 +65,24 @@ class Sound:
 
 
 @dataclass(frozen=True)
+class Called:
+    """A function that the model asks for in place of an answer.
+
+    :param arguments: JSON.
+    """
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Said:
     """The reply is over; all of it."""
 
     reply: Reply
 
 
-Event = Heard | Written | Sound | Said
+Event = Heard | Written | Sound | Called | Said
 """Of one turn of the model."""
 
 

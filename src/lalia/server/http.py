@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from lalia.audio import Audio
 from lalia.errors import ConfigError, LaliaError
 from lalia.model import memory
+from lalia.model.calls import call_text, response_text, told_of
 from lalia.model.dialogue import Dialogue, Heard, Said, Sound, Written
+from lalia.realtime.events import Called
 from lalia.server.files import FORMATS, FileFormat, FileWriter, read_recording
 from lalia.server.metrics import Metrics
 from lalia.server.realtime.conversation import new_id
@@ -86,12 +88,26 @@ class AudioId(Body):
     id: str
 
 
+class Function(Body):
+    """That is called, or can be."""
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(Body):
+    """Of an earlier message."""
+
+    function: Function
+
+
 class Message(Body):
     """Of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
     audio: AudioId | None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class AudioParameters(Body):
@@ -115,6 +131,8 @@ class ChatBody(Body):
     temperature: float | None = Field(None, ge=0, le=2)
     seed: int | None = Field(None, ge=0)
     n: int | None = 1
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
 
 
 @dataclass
@@ -333,13 +351,17 @@ class _Completion:
         self.audio_id = new_id("audio")
         self.dialogue: Dialogue | None = None
         self.sounds: list[Audio] = []
+        self.calls: list[dict[str, Any]] = []
         self.text = ""
 
-    def events(self) -> Iterator[Written | Sound | Said]:
+    def events(self) -> Iterator[Written | Sound | Called | Said]:
         """The reply; on the worker."""
         body, settings = self.body, self.settings
         most = body.max_completion_tokens or body.max_tokens or settings.max_tokens
         system = "\n".join(_text(m) for m in body.messages if m.role in ("system", "developer"))
+        if body.tools and body.tool_choice != "none":
+            told = told_of([t["function"] for t in body.tools if isinstance(t.get("function"), dict)])
+            system = "\n".join((system or self.talker.instructions, told))
         self.dialogue = mind = self.talker.dialogue(
             **({"system": system} if system else {}),
             max_tokens=min(most, settings.max_tokens),
@@ -369,6 +391,9 @@ class _Completion:
                     turns.append(memory.Turn(pending, ids))
                 pending, understood = memory.Request(), True
                 continue
+            if message.role == "tool":
+                pending = pending + memory.Request(response_text(_text(message)))
+                continue
             for part in _parts(message):
                 if part.input_audio is not None:
                     hearing = mind.hear(self._recording(part.input_audio))
@@ -385,7 +410,8 @@ class _Completion:
 
     def _said(self, message: Message) -> str:
         if message.audio is None:
-            return _text(message)
+            calls = [call_text(c.function.name, c.function.arguments) for c in message.tool_calls or ()]
+            return "".join((_text(message), *calls))
         known = self.kept.get(message.audio.id)
         if known is None or known.until < time.time():
             raise BadRequest(
@@ -407,6 +433,9 @@ class _Completion:
             self.text += event.text
         elif isinstance(event, Sound):
             self.sounds.append(event.audio)
+        elif isinstance(event, Called):
+            function = {"name": event.name, "arguments": event.arguments}
+            self.calls.append({"id": new_id("call"), "type": "function", "function": function})
 
     def _end(self) -> tuple[str, dict[str, int]]:
         """Why it ended, and what it took."""
@@ -420,7 +449,7 @@ class _Completion:
                 self.kept.popitem(last=False)
         usage = {"prompt_tokens": max(mind.used - made, 0), "completion_tokens": made, "total_tokens": mind.used}
         self.dialogue = None
-        return "length" if full else "stop", usage
+        return "length" if full else "tool_calls" if self.calls else "stop", usage
 
     async def whole(self, events: AsyncIterator[Any]) -> dict[str, Any]:
         """The reply as one."""
@@ -436,6 +465,8 @@ class _Completion:
                 "expires_at": self.created + _KEPT_SECONDS,
                 "transcript": self.text.strip(),
             }
+        if self.calls:
+            message["tool_calls"] = self.calls
         choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage}
 
@@ -464,6 +495,8 @@ class _Completion:
             return self._chunk(
                 {"audio": {"id": self.audio_id, "transcript": event.text}} if self.speak else {"content": event.text}
             )
+        if isinstance(event, Called):
+            return self._chunk({"tool_calls": [{"index": len(self.calls) - 1, **self.calls[-1]}]})
         if isinstance(event, Sound):
             data = FileWriter("pcm", event.audio.sample_rate).write(event.audio)
             return self._chunk({"audio": {"id": self.audio_id, "data": base64.b64encode(data).decode()}})

@@ -59,6 +59,12 @@ class Talker:
         """
         return self.model.dialogue(batch=self._batch, **settings)
 
+    @property
+    def instructions(self) -> str:
+        """Where no others are given."""
+        talk = self.model.recipe.talk
+        return "" if talk is None else talk.system
+
     def voice(self, name: str | None) -> int | None:
         """The number of a voice; the first where none is named, or one of OpenAI's that every client has by default.
 

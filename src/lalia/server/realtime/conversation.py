@@ -198,7 +198,7 @@ class Conversation:
                 unclear = entry.unclear
                 if entry.request is not None:
                     pending.append(entry)
-            elif entry.role == "assistant":
+            elif entry.role == "assistant" or entry.turn is not None:
                 unclear = False
                 if entry.turn is None or not entry.turn.reply:
                     continue  # nothing of it was said: what the user says next goes on from before

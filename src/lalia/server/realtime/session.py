@@ -8,8 +8,8 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, LaliaError
+from lalia.model.calls import call_text, response_text, told_of
 from lalia.model.dialogue import Dialogue, Hearing
 from lalia.model.memory import Request, Turn
 from lalia.realtime import Activity, Addressee, Every, Listening, Near, Utterance, WakeWord
-from lalia.realtime.events import Event, Said, Sound, Started, Stopped, Written
+from lalia.realtime.events import Called, Event, Said, Sound, Started, Stopped, Written
 from lalia.server.realtime import shapes
 from lalia.server.realtime.conversation import Conversation, Entry, Sounds, new_id
 from lalia.server.settings import Settings
@@ -80,6 +81,8 @@ class _Response:
     made: float = 0.0
     """Seconds of it."""
     details: dict[str, Any] | None = None
+    calls: list[Entry] = field(default_factory=list)
+    """Functions that it asks for."""
 
 
 class RealtimeSession:
@@ -200,6 +203,8 @@ class RealtimeSession:
             case Sound():
                 self._open(r)
                 self._sound(r, event.audio)
+            case Called():
+                self._call(r, event)
             case Said() | None:
                 full = r.turn is not None and len(r.turn.reply) >= r.most
                 self._finish(r, full=full)
@@ -430,8 +435,12 @@ class RealtimeSession:
             return self._entry(item_id)
         if item.role is None:
             shown = item.model_dump(exclude_none=True, include={"type", "name", "call_id", "arguments", "output"})
-            request = Request(item.output or "") if item.type == "function_call_output" else None
-            return Entry(item_id, None, [], other=shown, request=request)
+            entry = Entry(item_id, None, [], other=shown)
+            if item.type == "function_call_output":
+                entry.request = Request(response_text(item.output or ""))
+            else:
+                entry.turn = Turn(Request(), self._mind.reply_ids(call_text(item.name or "", item.arguments or "")))
+            return entry
         length = sum(len(p.text or p.transcript or "") for p in item.content)
         if length > self.settings.text_characters:
             raise Refused(
@@ -554,7 +563,9 @@ class RealtimeSession:
         view = Conversation.view(r.view_entries)
         instructions = r.settings.instructions
         system = (self.config.instructions or "") if instructions is None else instructions
-        system = "\n".join(x for x in (system, view.system) if x)
+        tools = self.config.tools if r.settings.tools is None else r.settings.tools
+        choice = self.config.tool_choice if r.settings.tool_choice is None else r.settings.tool_choice
+        system = "\n".join(x for x in (system, view.system, "" if choice == "none" else _functions(tools)) if x)
         if system != mind.memory.system:
             mind.memory.instruct(system)
         mind.memory.recall(view.turns)
@@ -569,6 +580,25 @@ class RealtimeSession:
             if r.turn is None:
                 r.turn = mind.memory.turns[-1]
             yield event
+
+    def _call(self, r: _Response, call: Called) -> None:
+        """The model asks for a function."""
+        other = {"type": "function_call", "name": call.name, "call_id": new_id("call"), "arguments": ""}
+        entry = Entry(new_id("item"), None, [], status="in_progress", other=other)
+        index = len(r.calls) + (r.entry is not None)
+        r.calls.append(entry)
+        previous = self.conversation.last
+        self._send("response.output_item.added", response_id=r.id, output_index=index, item=entry.to_json())
+        if r.in_conversation:
+            self.conversation.add(entry)
+            self._send("conversation.item.added", item=entry.to_json(), previous_item_id=previous)
+        other["arguments"], entry.status = call.arguments, "completed"
+        head = {"response_id": r.id, "item_id": entry.id, "output_index": index, "call_id": other["call_id"]}
+        self._send("response.function_call_arguments.delta", **head, delta=call.arguments)
+        self._send("response.function_call_arguments.done", **head, name=call.name, arguments=call.arguments)
+        self._send("response.output_item.done", response_id=r.id, output_index=index, item=entry.to_json())
+        if r.in_conversation:
+            self._send("conversation.item.done", item=entry.to_json(), previous_item_id=previous)
 
     def _open(self, r: _Response) -> None:
         """The item of the reply, at the first that there is of it."""
@@ -613,6 +643,9 @@ class RealtimeSession:
             close()
         r.status, r.details = status, details
         entry = r.entry
+        if entry is None and r.calls:
+            # What was written is remembered by the last call, as nothing was said.
+            r.calls[-1].turn, r.calls[-1].parts = r.turn, r.parts
         if entry is not None:
             entry.status = "completed" if status == "completed" else "incomplete"
             entry.content[0]["text" if r.modality == "text" else "transcript"] = r.text.strip()
@@ -702,7 +735,7 @@ class RealtimeSession:
             "object": "realtime.response",
             "status": r.status,
             "status_details": r.details,
-            "output": [] if r.entry is None or not over else [r.entry.to_json()],
+            "output": [e.to_json() for e in (r.entry, *r.calls) if e is not None and over],
             "conversation_id": self.conversation.id if r.in_conversation else None,
             "output_modalities": [r.modality],
             "max_output_tokens": r.settings.max_output_tokens or self.config.max_output_tokens,
@@ -754,6 +787,12 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(old.get(key), dict) and key not in _WHOLE
         out[key] = _merged(old[key], value) if both else value
     return out
+
+
+def _functions(tools: Sequence[Mapping[str, Any]]) -> str:
+    """What the model is told of the functions of a session."""
+    known = ("name", "description", "parameters")
+    return told_of([{k: t[k] for k in known if k in t} for t in tools if t.get("type", "function") == "function"])
 
 
 def _name_of(voice: str | shapes.VoiceId | None) -> str | None:
