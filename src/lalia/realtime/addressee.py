@@ -356,9 +356,10 @@ class Learned:
     it would to answer them, and a linear map tells by its hidden states in the middle (``runs/mini/addressee.py``).
     One call is 30 ms of work.
 
-    It learned from typed texts alone. Read out in voices in which mini never heard anything, and with words that it did
-    not learn from, it answers 71 of 75 queries and 8 of 166 others; and 4 of 84 real people who read aloud. Both kinds
-    of texts are by one author: what people really say beside a machine was not to be had.
+    It learned from typed texts alone. Of sentences that it did not learn from, read out in voices in which mini never
+    heard anything, and understood, it answers 71 of 75 that are queries and 8 of 166 that are not; and 4 of 84 real
+    people who read aloud. Layers and grammars were chosen with these in view, and both kinds of sentences are by one
+    author: what people really say beside a machine was not to be had, and may be told less well.
 
     :param spelling: the embeddings of mini's LM: ``model.tokenizer("question").spelling``.
     :param lm: its layers: ``model.lms[model.recipe.talk.lm].backbone.model``.
