@@ -1,16 +1,22 @@
 """Who is spoken to."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean
 
 import pytest
 import torch
 from torch import Tensor
 
+from lalia.checkpoints import KNOWN, cached
 from lalia.errors import ConfigError
 from lalia.evaluation.benchmarks import questions
+from lalia.lm.hf import HF
+from lalia.nn.transformer import Transformer
 from lalia.realtime.addressee import (
     Every,
+    Learned,
     Near,
     Utterance,
     Verdict,
@@ -18,6 +24,7 @@ from lalia.realtime.addressee import (
     measure_distance,
     sounds_like,
 )
+from lalia.tokenizers.spelling import Spelling
 
 RATE = 16_000
 
@@ -160,6 +167,45 @@ def test_every_judge_must_agree() -> None:
     assert asked == ["Stop.", "Stop."]
     with pytest.raises(ConfigError, match="nobody to ask"):
         Every()
+
+
+@pytest.fixture(scope="module")
+def learned() -> Learned:
+    """With the LM of mini, of which nothing else is needed."""
+    folder = cached(KNOWN["smollm2-135m-instruct"])
+    if folder is None:
+        pytest.skip("run: lalia fetch smollm2-135m-instruct")
+    backbone = HF.Config("smollm2-135m-instruct").build()
+    assert isinstance(backbone.model, Transformer)
+    return Learned(Spelling([], "smollm2-135m-instruct", backbone.dim), backbone.model)
+
+
+def test_who_asks_a_machine_is_told_from_who_talks_to_others(learned: Learned) -> None:
+    asked = [learned(said(question.text)).addressed for question in questions()]
+    assert fmean(asked) > 0.9
+    asides = """Mom, where are my keys?|Have you fed the dog yet, Tom?|I told you, she is not coming.|Dinner is ready.|
+        The old man closed the book and looked at the fire.|Sorry, I'm on the phone.|Did you lock the door, honey?|
+        Police are still looking for the driver.|He said they would sell the house in spring.|See you at six, bye."""
+    assert fmean(learned(said(aside.strip())).addressed for aside in asides.split("|")) <= 0.1
+    assert learned(said("Where is Paris?")).score > learned(said("Mom, where are my keys?")).score + 0.5
+
+
+def test_what_was_not_understood_asks_nobody(learned: Learned) -> None:
+    question = said("What is the capital of France?")
+    assert learned(question).addressed
+    assert learned(replace(question, understood=False)) == Verdict(False, 0.0, question.text)
+    assert learned(said(" ?!")) == Verdict(False, 0.0, " ?!")
+
+
+def test_the_lm_itself_stays_what_it_was() -> None:
+    lm = Transformer.Config(num_layers=20, num_heads=2, dim=16).build().eval()
+    before = lm(torch.ones(1, 3, 16))
+    learned = Learned(Spelling([], "bytes", 16), lm, weights=None)
+    assert learned.features("Who?").shape == (32,)
+    assert len(lm.layers) == 20
+    assert torch.equal(lm(torch.ones(1, 3, 16)), before)
+    with pytest.raises(ConfigError, match="576 dimensions of an LM who is asked, not 16"):
+        Learned(Spelling([], "bytes", 16), lm)
 
 
 def test_settings_that_make_no_sense() -> None:

@@ -58,6 +58,10 @@ class Spelling(nn.Module):
         """D."""
         return self.matrix.shape[1]
 
+    def spell(self, text: str) -> Tensor:
+        """The LM's own embeddings of a text [S', D], as if it were typed."""
+        return self.matrix[self._tokenize([text])[0]].float()
+
     def words(self, likely: Tensor, log_probs: Tensor, *, opening: bool = True, sure: float = 1.0) -> Tensor:
         """Like ``forward``, but a word about which there is no doubt enters as the LM itself would write it [S', D].
 
@@ -75,7 +79,7 @@ class Spelling(nn.Module):
             text = "".join(pieces[a:b])
             text = text.lstrip(" ") if first else text
             if text and all(pieces[a:b]) and float(log_probs[a:b, 0].min().exp()) >= sure:
-                out.append(self.matrix[self._tokenize([text])[0]].float())
+                out.append(self.spell(text))
             else:
                 out.append(self(likely[a:b], log_probs[a:b], opening=first))
         return torch.cat(out)
