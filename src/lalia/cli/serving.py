@@ -34,6 +34,9 @@ def serve(
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds for replies to end when it is stopped.")] = 10.0,
     ask: Annotated[bool, typer.Option("--ask", help="Ask again for what was not understood.")] = False,
     near: Annotated[bool, typer.Option("--near", help="Answer only who speaks close to the microphone.")] = False,
+    asked: Annotated[
+        bool, typer.Option("--asked", help="Answer only what is asked of an assistant, not what people tell others.")
+    ] = False,
     wake: Annotated[
         list[str] | None, typer.Option("--wake", help='Answer only who calls it so: "hey lalia"; again for others.')
     ] = None,
@@ -57,6 +60,7 @@ def serve(
         grace=grace,
         ask=ask,
         near=near,
+        asked=asked,
         wake=tuple(wake or ()),
     )
     try:
@@ -71,6 +75,9 @@ def serve(
     names = model or [TALKING_MODEL]
     tell(f"Loading {', '.join(names)} ...")
     talkers = [Talker(n, load_model(n, device, dtype, lm if i == 0 else None)) for i, n in enumerate(names)]
+    if asked:
+        for talker in talkers:
+            _ = talker.asked  # says at once where one cannot tell
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
 

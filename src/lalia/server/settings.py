@@ -29,6 +29,7 @@ class Settings:
     :param grace: seconds for replies to be finished when the server is stopped.
     :param ask: whether it asks again for what it did not understand, in place of silence.
     :param near: whether only who speaks close to the microphone is answered.
+    :param asked: whether only what is asked of an assistant is answered, as far as the model has learned to tell.
     :param wake: phrases with any of which it is to be called; none where all is meant for it.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     grace: float = 10.0
     ask: bool = False
     near: bool = False
+    asked: bool = False
     wake: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -12,7 +12,9 @@ from lalia.lm import ContinuousBatch, SpeechLM
 from lalia.model.dialogue import Dialogue
 from lalia.model.duplex import duplex, duplex_lm
 from lalia.model.model import Model
-from lalia.realtime import Listening, Patience, TurnSession
+from lalia.nn.transformer import Transformer
+from lalia.realtime import Addressee, Listening, Patience, TurnSession
+from lalia.realtime.addressee import Learned
 from lalia.realtime.duplex import Duplex
 from lalia.realtime.ends import Eagerness, Ends, SmartTurn, Words
 from lalia.realtime.framed import Framed
@@ -87,6 +89,19 @@ class Talker:
     def patience(self, eagerness: Eagerness) -> Patience:
         """How long to wait for the user to go on, by what he said and, where its weights are here, how it sounds."""
         return Ends(Ends.Config(eagerness=eagerness), sound=self._judge, words=Words())
+
+    @cached_property
+    def asked(self) -> Addressee:
+        """Tells what is asked of an assistant.
+
+        :raises ConfigError: the model has not learned to.
+        """
+        talk = self.model.recipe.talk
+        spelling = None if talk is None else getattr(self.model.tokenizer(talk.question), "spelling", None)
+        lm = None if talk is None else getattr(self.model.lms[talk.lm].backbone, "model", None)
+        if spelling is None or not isinstance(lm, Transformer):
+            raise ConfigError(f"Model {self.name!r} cannot tell who is asked. Leave out --asked, or serve mini.")
+        return Learned(spelling, lm)
 
     @cached_property
     def _judge(self) -> SmartTurn | None:

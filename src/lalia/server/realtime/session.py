@@ -128,6 +128,7 @@ class RealtimeSession:
         """Seconds of the session at which the last reply was over."""
         judges: list[Addressee] = [Near()] if settings.near else []
         judges += [WakeWord(settings.wake)] if settings.wake else []
+        judges += [talker.asked] if settings.asked else []
         self._addressee = Every(*judges) if judges else None
         self.closed = False
 
