@@ -52,7 +52,7 @@ class SmartTurn:
         try:
             import onnxruntime
         except ImportError:
-            raise MissingDependency("onnxruntime", "eval") from None
+            raise MissingDependency("onnxruntime", "vad") from None
         options = onnxruntime.SessionOptions()
         # One thread, so that it says the same each time and leaves the others to who hears and speaks.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
