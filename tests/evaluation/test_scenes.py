@@ -40,14 +40,14 @@ def line(seconds: float, when: At | Reply, **rest: Any) -> Line:
 class Talker:
     """A conversation whose every reply is so many seconds of sound, at 24 kHz."""
 
-    def __init__(self, seconds: float = 4.0) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float = 4.0, *, understood: bool = True) -> None:
+        self.seconds, self.understood = seconds, understood
 
     def listen(self, piece: Audio) -> str:
         return ""
 
     def turn(self) -> Iterator[Any]:
-        yield Heard("words")
+        yield Heard("words", self.understood)
         for i in range(round(4 * self.seconds)):
             yield Written(f"w{i} ")
             yield Sound(Audio(0.2 * torch.sign(torch.sin(torch.arange(6000) * 0.2)), 24_000))
@@ -161,6 +161,12 @@ def test_a_duplex_session_that_says_something_at_the_wrong_time(speech: Speech) 
     # A word takes no turn.
     found = judge(play(scene, Duplex((3.6, 4.0)), frame=FRAME), speech)
     assert (found.took, found.silent, found.latency) == (False, False, None)
+
+
+def test_what_is_ignored_is_told(speech: Speech) -> None:
+    session = TurnSession(Talker(understood=False), activity=Activity(detector=Loud()))
+    found = judge(play(ask(wait=1.0), session, frame=FRAME), speech)
+    assert (found.took, found.heard, found.ignored) == (False, (), ("words",))
 
 
 def test_work_is_told_apart() -> None:

@@ -195,6 +195,11 @@ def _notes(cases: Sequence[_Case]) -> list[str]:
             }
             told = ", ".join(f"{reason} ({n})" for reason, n in reasons.items())
             notes.append(f"{kind}: {len(void)} scenes say nothing: {told}")
+    lost = [x for x in cases if x.judged is not None and x.judged.ignored and not x.judged.took]
+    for kind in ("turn", "pause", "overlap"):
+        missed = sum(x.scene.kind == kind for x in lost)
+        if missed:
+            notes.append(f"{kind}: {missed} turns are not taken because what was heard was ignored")
     notes += [
         _by_variant("pause: silent in it", [x for x in cases if x.is_of("pause")], lambda x: not x.early),
         _by_variant("background: silent", [x for x in cases if x.is_of("background", "alone")], lambda x: x.silent),

@@ -10,7 +10,7 @@ from lalia.evaluation.energy import mean_power
 from lalia.evaluation.intervals import Interval, Speech, merged
 from lalia.evaluation.scenes.playing import Played
 from lalia.evaluation.scenes.script import Reply
-from lalia.realtime.events import Finished, Heard, Interrupted, Written
+from lalia.realtime.events import Finished, Heard, Ignored, Interrupted, Written
 
 __all__ = ["Judged", "judge", "voice"]
 
@@ -45,6 +45,7 @@ class Judged:
     :param stop: seconds from the beginning of the line to silence; None where it did not stop.
     :param stop_late: seconds by which the work of this machine is later.
     :param heard: what it says that it heard since the line began.
+    :param ignored: what it heard since and says that it does not answer.
     :param written: what it wrote since.
     """
 
@@ -58,11 +59,12 @@ class Judged:
     stop: float | None = None
     stop_late: float = 0.0
     heard: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     written: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return dict(vars(self), heard=list(self.heard))
+        return dict(vars(self), heard=list(self.heard), ignored=list(self.ignored))
 
 
 def voice(model: Audio, speech: Speech) -> tuple[Interval, ...]:
@@ -115,6 +117,7 @@ def judge(played: Played, speech: Speech) -> Judged:
         stop=stop,
         stop_late=0.0 if stop is None else _stop_late(played, said.start + stop),
         heard=tuple(t.event.text for t in since if isinstance(t.event, Heard)),
+        ignored=tuple(t.event.text for t in since if isinstance(t.event, Ignored)),
         written=written,
     )
 
