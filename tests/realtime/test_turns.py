@@ -1,6 +1,7 @@
 """Turns in real time: scenes with a model that is told what to say, and one with a model of its own."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from lalia.realtime import (
     Heard,
     Ignored,
     Interrupted,
+    Resumed,
     Said,
     SessionEvent,
     Sound,
     Started,
     Stopped,
+    Truncated,
     TurnSession,
     Written,
 )
@@ -82,10 +85,56 @@ def test_who_speaks_while_a_reply_is_heard_stops_it_at_once() -> None:
     assert stop == pytest.approx(3.2 + 0.1, abs=0.03)
     assert not [e for t, e in events if isinstance(e, Sound) and 3.3 < t < 4.6]
     (event,) = [e for _, e in events if isinstance(e, Interrupted)]
-    assert event == Interrupted(pytest.approx(stop - at(events, Sound), abs=0.01), "so far")
-    assert talk.happened[1] == ("truncate", pytest.approx(event.heard, abs=0.01))
+    assert event == Interrupted(pytest.approx(stop - at(events, Sound), abs=0.01))
+    assert next(e for _, e in events if isinstance(e, Truncated)) == Truncated(event.heard, "so far")
     # The second turn is what was said in it.
-    assert talk.happened[2] == ("turn", pytest.approx(1.8, abs=0.05))
+    assert talk.happened[1] == ("turn", pytest.approx(1.8, abs=0.05))
+    assert talk.happened[2] == ("truncate", pytest.approx(event.heard, abs=0.01))
+
+
+@pytest.mark.parametrize("how", ["understood", "backchannel", "addressed"])
+def test_a_reply_goes_on_after_what_was_no_interruption(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cough, an "mm-hm", a word to somebody else: it stops at once, and what was not heard comes after."""
+    talk, said = Parrot(16), []
+    right = talk.turn
+
+    def turn() -> Iterator[Any]:
+        events = right()
+        heard = next(events)
+        said.append(heard)
+        again = len(said) > 1
+        text = "Mm-hmm, I see." if again and how == "backchannel" else "words"
+        yield Heard(text, heard.understood and not (again and how == "understood"))
+        yield from events
+
+    monkeypatch.setattr(talk, "turn", turn)
+    session = TurnSession(
+        talk,
+        activity=Activity(detector=Loud()),
+        addressee=(lambda u: Verdict(len(said) < 2, 1.0, u.text)) if how == "addressed" else None,
+    )
+    sound = scene(0.2, 1.0, 2.0, 0.4, 6.0)
+    events = [(session.time, e) for x in sound.split(PIECE) for e in session.push(Audio(x, RATE))]
+    assert [k for k in kinds(events) if k is not Said] == [
+        *(Started, Stopped, Started, Interrupted, Stopped, Ignored, Resumed, Finished)
+    ]
+    (interrupted,) = [e for _, e in events if isinstance(e, Interrupted)]
+    # All of it was played: up to the interruption, and from there on.
+    before = [e.audio.seconds for t, e in events if isinstance(e, Sound) and t <= at(events, Interrupted)]
+    after = [e.audio.seconds for t, e in events if isinstance(e, Sound) and t >= at(events, Resumed)]
+    assert sum(before) > interrupted.heard
+    assert interrupted.heard + sum(after) == pytest.approx(4.0, abs=0.01)
+    assert at(events, Finished) - at(events, Resumed) == pytest.approx(4.0 - interrupted.heard, abs=0.05)
+    assert not [x for x in talk.happened if x[0] == "truncate"]
+    # Unless that is not wanted.
+    talk, said[:] = Parrot(16), []
+    right = talk.turn
+    monkeypatch.setattr(talk, "turn", turn)
+    session = TurnSession(
+        talk, TurnSession.Config(resume=False), activity=Activity(detector=Loud()), addressee=session.addressee
+    )
+    events = [(session.time, e) for x in sound.split(PIECE) for e in session.push(Audio(x, RATE))]
+    assert kinds(events)[-2:] == [Ignored, Truncated]
 
 
 def test_who_goes_on_as_the_reply_begins_was_not_done() -> None:

@@ -31,6 +31,7 @@ from lalia.nn.half import halve_
 from lalia.nn.int8 import quantize_
 from lalia.published import Published, recognise
 from lalia.realtime import Activity, Addressee, DuplexSession, Patience, TurnSession
+from lalia.realtime.ends import Ends
 from lalia.recipe import Recipe, build_lms
 from lalia.store import DESCRIPTION, matches, read_description, read_weights, write_description, write_weights
 from lalia.streams import Streams, TokenSequence
@@ -448,12 +449,15 @@ class Model:
         """A conversation in real time: pieces of sound come in, and what comes of them; see ``TurnSession``, and
         ``DuplexSession`` for models that hear and speak at once.
 
+        :param config: without it, and without ``patience``, pauses are told from ends by words and sound (English).
         :param settings: of the conversation; see ``Dialogue``, and ``duplex_session``.
         :raises ConfigError: the model keeps no conversation.
         :raises MissingDependency: nothing is installed that tells when somebody speaks.
         """
         if duplex_lm(self.recipe) is not None:
             return duplex_session(self, **settings)
+        if config is None and patience is None:
+            patience = Ends.at_hand()
         return TurnSession(self.dialogue(**settings), config, activity=activity, patience=patience, addressee=addressee)
 
     def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:

@@ -22,7 +22,7 @@ from lalia.errors import ConfigError
 from lalia.nn.transformer import Transformer
 from lalia.tokenizers.spelling import Spelling
 
-__all__ = ["Addressee", "Every", "Learned", "Near", "Utterance", "Verdict", "WakeWord", "sounds_like"]
+__all__ = ["Addressee", "Every", "Learned", "Near", "Utterance", "Verdict", "WakeWord", "is_backchannel", "sounds_like"]
 
 _SAMPLE_RATE = 16_000
 
@@ -89,6 +89,20 @@ class Every:
             if not verdict.addressed:
                 break
         return Verdict(verdict.addressed, score, verdict.text)
+
+
+_LISTENING = frozenset(
+    """
+    m mm mmm mh mhm hm hmm hmmm um uh huh uhuh ah aha oh ooh wow yeah yea yep yes yup right okay ok sure really true
+    cool great nice good fine exactly indeed interesting i see got it of course all
+    """.split()  # noqa: SIM905  a line a word would be fifty lines
+)
+
+
+def is_backchannel(text: str) -> bool:
+    """Whether somebody who says this during a reply only shows that he listens: "mm-hm", "I see" (English)."""
+    words = re.findall("[a-z]+", text.lower())
+    return 0 < len(words) <= 4 and _LISTENING.issuperset(words)
 
 
 # -- by its sound ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ begins; it is nothing to ask with every piece of sound.
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lalia.checkpoints import fetch
+from lalia.checkpoints.cache import cached
+from lalia.checkpoints.known import KNOWN
 from lalia.errors import ConfigError, MissingDependency
 from lalia.nn.whisper import WhisperMel
 
@@ -68,6 +71,15 @@ class SmartTurn:
         heard = (heard - heard.mean()) / (heard.var(correction=0) + 1e-7).sqrt()
         (probability,) = self._network.run(None, {"input_features": self._mel(heard)[None].numpy()})
         return float(probability[0, 0])
+
+
+@cache
+def _smart_turn() -> SmartTurn | None:
+    """One for all who ask, for it remembers nothing; None where it cannot run."""
+    try:
+        return SmartTurn()
+    except MissingDependency:
+        return None
 
 
 def _words(text: str) -> frozenset[str]:
@@ -229,6 +241,11 @@ class Ends:
             raise ConfigError("Ends has neither a judge of the sound nor one of the words. Give at least one.")
         self.config = config or self.Config()
         self.sound, self.words = sound, words
+
+    @classmethod
+    def at_hand(cls, config: Config | None = None) -> "Ends":
+        """By words, and by the sound where its weights were fetched (``lalia fetch smart-turn``)."""
+        return cls(config, sound=_smart_turn() if cached(KNOWN["smart-turn"]) is not None else None, words=Words())
 
     @property
     def after(self) -> float:

@@ -17,11 +17,13 @@ __all__ = [
     "Ignored",
     "Interrupted",
     "Reply",
+    "Resumed",
     "Said",
     "SessionEvent",
     "Sound",
     "Started",
     "Stopped",
+    "Truncated",
     "Written",
 ]
 
@@ -119,11 +121,30 @@ class Interrupted:
     """The user speaks while a reply is heard: no more of it is to be played.
 
     :param heard: seconds of its sound that were played.
+    :param text: the part of it that counts as said, where that is certain by now; ``Truncated`` tells otherwise.
+    """
+
+    heard: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """What interrupted the reply is to be answered: the rest of it was never said.
+
+    :param heard: seconds of its sound that were played.
     :param text: the part of it that counts as said.
     """
 
     heard: float
     text: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What was heard was no interruption: the reply goes on where it stopped, after ``heard`` seconds of its sound."""
+
+    heard: float
 
 
 @dataclass(frozen=True)
@@ -141,4 +162,4 @@ class Caption:
 DuplexEvent = Caption | Written | Sound
 """Of a model that hears and speaks at once."""
 
-SessionEvent = Event | Started | Draft | Stopped | Ignored | Interrupted | Finished
+SessionEvent = Event | Started | Draft | Stopped | Ignored | Interrupted | Truncated | Resumed | Finished

@@ -15,17 +15,19 @@ import torch
 from lalia.audio import Audio
 from lalia.errors import ConfigError
 from lalia.realtime.activity import Activity
-from lalia.realtime.addressee import Addressee, Utterance
+from lalia.realtime.addressee import Addressee, Utterance, is_backchannel
 from lalia.realtime.events import (
     Event,
     Finished,
     Heard,
     Ignored,
     Interrupted,
+    Resumed,
     SessionEvent,
     Sound,
     Started,
     Stopped,
+    Truncated,
 )
 from lalia.realtime.listening import Listening, Patience
 
@@ -52,12 +54,52 @@ class Conversation(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A reply that stopped as the user spoke.
+
+    :param events: that are still to come.
+    :param sounds: that were made.
+    :param heard: seconds of them that were played.
+    """
+
+    events: Iterator[Event] | None
+    sounds: list[Audio]
+    heard: float
+
+    def close(self) -> None:
+        """Make no more of it."""
+        close = getattr(self.events, "close", None)
+        if close is not None:
+            close()
+
+    def past(self) -> list[Audio]:
+        """The sound that was played."""
+        return [part for start, x in self._placed() if (part := x.cut(0.0, max(self.heard - start, 0.0))).seconds]
+
+    def rest(self) -> Iterator[Event]:
+        """What was made and not played, and all that is still to come."""
+        for start, x in self._placed():
+            part = x.cut(min(max(self.heard - start, 0.0), x.seconds))
+            if part.seconds:
+                yield Sound(part)
+        if self.events is not None:
+            yield from self.events
+
+    def _placed(self) -> Iterator[tuple[float, Audio]]:
+        start = 0.0
+        for x in self.sounds:
+            yield start, x
+            start += x.seconds
+
+
 class TurnSession:
     """Turns of a user who may pause, interrupt, and be silent, and of a model that stops when he speaks.
 
     A turn of the user begins with his voice and ends with silence. If he goes on as the reply begins, he was not done:
-    both parts are one turn. If he speaks while it is heard, it stops, and the rest of it was never said. What is not
-    understood is not answered.
+    both parts are one turn. If he speaks while it is heard, it stops at once; what he says decides whether the rest of
+    it was never said, or goes on: after a cough, a word to somebody else, an "mm-hm". What is not understood is not
+    answered.
 
     :param conversation: with the model.
     :param activity: who tells when somebody speaks.
@@ -73,12 +115,14 @@ class TurnSession:
             throws away; less may leave gaps where the machine is slow.
         :param interruptible: whether a reply stops when the user speaks. If not, what he says meanwhile is not heard.
         :param ask: whether the model asks again for what it did not understand, in place of silence.
+        :param resume: whether a reply goes on after what was no interruption.
         """
 
         retake: float = 0.4
         lead: float = 1.0
         interruptible: bool = True
         ask: bool = False
+        resume: bool = True
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -107,6 +151,10 @@ class TurnSession:
         """When the first sound of the reply was given."""
         self._made = 0.0
         """Seconds of it."""
+        self._sounds: list[Audio] = []
+        """The sound of it."""
+        self._held: _Held | None = None
+        """A reply that stopped as the user spoke."""
         self._exchanged = -math.inf
         """When the last reply was over."""
 
@@ -120,9 +168,11 @@ class TurnSession:
 
     def close(self) -> None:
         """End a reply that is being made."""
-        close = getattr(self._events, "close", None)
-        if close is not None:
-            close()
+        held, self._held = self._held, None
+        for events in (self._events, None if held is None else held.events):
+            close = getattr(events, "close", None)
+            if close is not None:
+                close()
         self._events = None
 
     @property
@@ -153,21 +203,22 @@ class TurnSession:
             if isinstance(event, Started) and self.replying:
                 yield from self._interrupt(before)
             elif isinstance(event, Stopped):
-                self._events, self._begun, self._made = self.conversation.turn(), None, 0.0
+                self._events = self.conversation.turn()
         yield from self._go_on()
 
     def _interrupt(self, before: list[Audio]) -> Iterator[SessionEvent]:
         """The user speaks while there is a reply to the turn ``before``."""
-        heard, text = self.played, ""
-        self.close()
+        heard = self.played
         # It takes a moment to tell that he speaks.
         goes_on = heard - self.activity.config.start <= self.config.retake
         if goes_on:
+            self.close()
             self.conversation.retract()
         else:
-            text = self.conversation.truncate(heard)
-        yield Interrupted(heard, text)
-        self._begun, self._made, self._exchanged = None, 0.0, self.time
+            self._held = _Held(self._events, self._sounds, heard)
+        self._events, self._begun, self._made, self._sounds = None, None, 0.0, []
+        self._exchanged = self.time
+        yield Interrupted(heard)
         if goes_on:
             yield from self.listening.again(before)
 
@@ -180,22 +231,45 @@ class TurnSession:
             if event is None:
                 self._events = None
                 break
-            if isinstance(event, Heard) and not self._is_for_it(event):
-                self.close()
-                yield Ignored(event.text)
-                break
+            if isinstance(event, Heard):
+                if not self._is_for_it(event):
+                    yield Ignored(event.text)
+                    yield from self._resume()
+                    continue
+                if (held := self._held) is not None:
+                    self._held = None
+                    held.close()
+                    yield Truncated(held.heard, self.conversation.truncate(held.heard))
             if isinstance(event, Sound):
                 self._begun = self.time if self._begun is None else self._begun
                 self._made += event.audio.seconds
+                self._sounds.append(event.audio)
             yield event
         if self._begun is not None and not self.replying:
-            self._begun, self._made, self._exchanged = None, 0.0, self.time
+            self._begun, self._made, self._sounds, self._exchanged = None, 0.0, [], self.time
             yield Finished()
+
+    def _resume(self) -> Iterator[SessionEvent]:
+        """What was heard is not answered; go on with what it stopped, if it did."""
+        held, self._held = self._held, None
+        self.close()
+        if held is None:
+            return
+        if not self.config.resume:
+            held.close()
+            yield Truncated(held.heard, self.conversation.truncate(held.heard))
+            return
+        self._events = held.rest()
+        self._begun, self._made, self._sounds = self.time - held.heard, held.heard, held.past()
+        yield Resumed(held.heard)
 
     def _is_for_it(self, heard: Heard) -> bool:
         """Whether what was heard is to be answered."""
         if not heard.understood:
-            return self.config.ask
+            # Whoever coughs in a reply is not asked what he meant.
+            return self.config.ask and self._held is None
+        if self._held is not None and is_backchannel(heard.text):
+            return False
         if self.addressee is None:
             return True
         samples = torch.cat([x.samples[0, 0] for x in self.listening.turn])
