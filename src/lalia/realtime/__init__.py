@@ -25,6 +25,7 @@ from lalia.realtime.events import (
     Written,
 )
 from lalia.realtime.listening import Listening, Patience
+from lalia.realtime.session import Session
 from lalia.realtime.turns import Conversation, TurnSession
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Reply",
     "Resumed",
     "Said",
+    "Session",
     "SessionEvent",
     "Silero",
     "Situation",

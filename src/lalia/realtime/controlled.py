@@ -3,8 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from lalia.realtime.events import (
     Stopped,
 )
 from lalia.realtime.intake import Intake
+from lalia.realtime.session import Session
 from lalia.realtime.turns import Conversation
 
 __all__ = ["ControlledSession", "Forgetful"]
@@ -38,7 +38,7 @@ class Forgetful(Conversation, Protocol):
         ...
 
 
-class ControlledSession:
+class ControlledSession(Session):
     """Turns of a user and of a model that answers, begun and ended by a controller.
 
     A conversation that cannot forget hears a turn only when it is over, as the controller may find it to be no query.
@@ -82,14 +82,6 @@ class ControlledSession:
         self._begun: float | None = None
         """When its first sound was given, and how many seconds of it there are."""
         self._made = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End a reply that is being made."""

@@ -6,8 +6,7 @@ which reads its weights once for all of them; what each gets is what it gets alo
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 
@@ -16,6 +15,7 @@ from lalia.errors import ConfigError, LayoutError
 from lalia.lm import ContinuousBatch, Prompt, Running, Sampler, SpeechLM
 from lalia.realtime.events import Caption, DuplexEvent, Sound, Written
 from lalia.realtime.intake import Intake
+from lalia.realtime.session import Session
 from lalia.streaming import State
 from lalia.streams import Streams, StreamSpec, TokenSequence
 from lalia.tokenizers import SpeechTokenizer
@@ -163,7 +163,7 @@ _CONTEXT = 3000
 
 
 @dataclass(eq=False)
-class DuplexSession:
+class DuplexSession(Session):
     """One conversation with a model that hears and speaks at once.
 
     What comes out of the first frame that goes in is what the model says while it hears the second.
@@ -189,14 +189,6 @@ class DuplexSession:
         self._writers = {name: pen.open() for name, pen in self.duplex.pens.items()}
         self._speaking = None if vocoder is None else vocoder.init_state(1)
         self._ahead = {name: [] for name in self.duplex.spoken.values()}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Leave the batch."""

@@ -1,7 +1,7 @@
 """Any session as one that gives as much sound as it takes: what it says is played at the pace at which it hears."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soxr
@@ -10,16 +10,9 @@ import torch
 from lalia.audio import Audio
 from lalia.realtime.duplex import DuplexSession
 from lalia.realtime.events import Interrupted, Sound, Written
+from lalia.realtime.session import Session
 
-__all__ = ["Framed", "PushSession"]
-
-
-class PushSession(Protocol):
-    """Hears pieces of sound, and says what comes of them."""
-
-    def push(self, piece: Audio) -> Iterable[Any]: ...
-
-    def close(self) -> None: ...
+__all__ = ["Framed"]
 
 
 class Framed:
@@ -28,7 +21,7 @@ class Framed:
     :param sample_rate: of what comes out, in Hz.
     """
 
-    def __init__(self, session: PushSession, sample_rate: int = 24_000) -> None:
+    def __init__(self, session: Session, sample_rate: int = 24_000) -> None:
         self.session, self.sample_rate = session, sample_rate
         self._pieces: list[Audio] = []
         self._waiting = np.zeros(0, np.float32)

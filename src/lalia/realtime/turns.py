@@ -7,8 +7,7 @@ a session is as deterministic as its model, and runs as well from a file as from
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 
@@ -30,6 +29,7 @@ from lalia.realtime.events import (
     Truncated,
 )
 from lalia.realtime.listening import Listening, Patience
+from lalia.realtime.session import Session
 
 __all__ = ["Conversation", "TurnSession"]
 
@@ -93,7 +93,7 @@ class _Held:
             start += x.seconds
 
 
-class TurnSession:
+class TurnSession(Session):
     """Turns of a user who may pause, interrupt, and be silent, and of a model that stops when he speaks.
 
     A turn of the user begins with his voice and ends with silence. If he goes on as the reply begins, he was not done:
@@ -157,14 +157,6 @@ class TurnSession:
         """A reply that stopped as the user spoke."""
         self._exchanged = -math.inf
         """When the last reply was over."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End a reply that is being made."""
