@@ -1,7 +1,8 @@
 """Take a picture of the page in a conversation: ``screenshot.py OUT.png [MODEL]``.
 
-A server is started, and a browser whose microphone is a recording: bundled questions, of which the last interrupts an
-answer. The picture shows what happened, and when: take it while the machine does nothing else. Needs Chromium.
+A server is started, and a browser whose microphone is a recording: bundled questions, of which the second interrupts
+the answer to the first. The picture shows what happened, and when: take it while the machine does nothing else. Needs
+Chromium.
 """
 
 import shutil
@@ -20,14 +21,19 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 from lalia.evaluation.benchmarks import questions
 
 ASKED = (
-    ("Where do penguins live?", 9.0),
-    ("Why do leaves change color in autumn?", 5.0),
-    ("How far away is the sun?", 20.0),
+    ("Why do leaves change color in autumn?", 3.5),
+    ("Where do penguins live?", 30.0),
 )
 """What is asked, and the seconds until the next is."""
 
+READY = """import("/page/app.js").then(({ conversation }) => {
+  const [first, second] = conversation.turns.filter((turn) => turn.role === "model");
+  return first?.state === "cut" && (second?.played > 60000 || second?.state === "done");
+})"""
+"""Whether the first answer was interrupted, and more than two seconds of the second were heard."""
+
 RATE = 48_000
-SIZE = ViewportSize(width=1200, height=760)
+SIZE = ViewportSize(width=1280, height=720)
 
 
 def main(output: str, model: str = "mini") -> None:
@@ -71,8 +77,9 @@ def talk(url: str, microphone: Path, output: Path) -> None:
             time.sleep(1.0)
         page.wait_for_selector("body[data-state=off]")
         page.click("#talk")
-        replies = page.locator(".turn.model[data-state=done] p")
-        replies.nth(1).wait_for(timeout=120_000)
+        until = time.monotonic() + 120
+        while not page.evaluate(READY) and time.monotonic() < until:
+            time.sleep(0.05)
         output.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=output)
         print(page.inner_text("#transcript"))
