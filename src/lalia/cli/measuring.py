@@ -17,7 +17,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[BENCHMARK]...",
-            help="answers, transcribe, say, latency, memory, tone, turns, robustness; all that it can do by default.",
+            help="answers, transcribe, say, latency, memory, tone, turns, robustness: these by default; and scenes.",
         ),
     ] = None,
     data: Annotated[

@@ -29,16 +29,16 @@ _ALL: tuple[Benchmark, ...] = (
     Tone(),
     Turns(),
     Robustness(),
-    Scenes(),
 )
-BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
+"""Those that are meant where none is named."""
+BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_ALL, Scenes())}
 
 Goal = Mapping[str, float | str]
 """``floor``, the least that will do, and ``aim``: numbers, or words where there is no number."""
 
 
 def find(names: Sequence[str]) -> list[Benchmark]:
-    """The benchmarks of these names, each once; all where there is none.
+    """The benchmarks of these names, each once; where there is none, all but the scenes, which take as long again.
 
     :raises ConfigError: one is unknown; the nearest is named.
     """
