@@ -10,6 +10,8 @@ const PIXELS = (STEP * RATE) / (BUCKETS * BUCKET);
 /** What was played is reported a little later. */
 const LAG = 0.06 * RATE;
 const AXIS = 18;
+/** Milliseconds from one picture to the next, at least: where a model is served, the processor has other work. */
+const FRAME = 30;
 
 export class Strip {
   /**
@@ -25,17 +27,21 @@ export class Strip {
     this.still.addEventListener("change", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(canvas);
     this.drawing = false;
+    this.drawn = 0;
   }
 
   /** Draw now, and on while there is sound. */
   draw() {
     if (this.drawing) return;
     this.drawing = true;
-    requestAnimationFrame(() => {
+    const frame = (now) => {
+      if (now - this.drawn < FRAME) return requestAnimationFrame(frame);
       this.drawing = false;
+      this.drawn = now;
       this.#paint();
       if (this.read().running) this.draw();
-    });
+    };
+    requestAnimationFrame(frame);
   }
 
   #paint() {
