@@ -105,6 +105,29 @@ def test_a_spoken_turn_is_answered(client: Client) -> None:
     assert samples(reply) > 0
 
 
+def test_sound_that_waited_is_heard_at_once_and_means_the_same(client: Client) -> None:
+    texts = [
+        json.dumps({"type": "input_audio_buffer.append", "audio": data})
+        for data in (sound(0.4), "no base64", sound(0.0, 0.5), sound(0.0, 0.4), sound(0.8))
+    ]
+    with torch.inference_mode():
+        client.session.receive(*texts)
+    assert without_repeats(client.events) == [
+        "session.created",
+        "error",
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+    ]
+    entry = client.session.conversation.entries[0]
+    assert entry.sound is not None
+    # From 0.4 s before the voice, which is all, to where the silence was long enough.
+    assert entry.sound.seconds == pytest.approx(2.0, abs=0.15)
+
+
 def test_events_have_ids_of_their_own(client: Client) -> None:
     say(client, 0.2, 0.5, 0.7)
     client.finish()

@@ -50,6 +50,9 @@ def serve(
     from lalia.errors import MissingDependency
     from lalia.server import Settings
 
+    # Threads of torch that spin while they wait would take the processor from those who receive and send. It is read
+    # when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = Settings(
         host=host,
         keys=_keys(api_key_file),

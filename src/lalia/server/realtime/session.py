@@ -141,22 +141,28 @@ class RealtimeSession:
         self._listen()
         self._send("session.created", session=self._session())
 
-    def receive(self, text: str) -> None:
-        """Do what a client's event asks for; whatever is wrong with it is said, and nothing else changes."""
-        event_id = None
-        try:
+    def receive(self, *texts: str) -> None:
+        """Do what a client's event asks for; whatever is wrong with it is said, and nothing else changes.
+
+        :param texts: an event; or several that append sound, which is then heard at once.
+        """
+        sounds: list[Audio] = []
+        for text in texts:
+            event_id = None
             try:
-                raw = json.loads(text)
-            except (ValueError, RecursionError):
-                raise Refused("The event is no JSON. Send one object for each message.", "invalid_json") from None
-            if not isinstance(raw, dict):
-                raise Refused("The event is no JSON object. Send one object for each message.", "invalid_json")
-            event_id = raw.get("event_id") if isinstance(raw.get("event_id"), str) else None
-            self._do(_parsed(raw))
-        except Refused as error:
-            self.complain(str(error), error.code, param=error.param, event_id=event_id)
-        except (AudioError, ConfigError) as error:
-            self.complain(str(error), "invalid_value", event_id=event_id)
+                raw = _object(text)
+                event_id = raw.get("event_id") if isinstance(raw.get("event_id"), str) else None
+                event = _parsed(raw)
+                if isinstance(event, shapes.Append):
+                    sounds.append(self._decoded(event.audio))
+                else:
+                    self._do(event)
+            except Refused as error:
+                self.complain(str(error), error.code, param=error.param, event_id=event_id)
+            except (AudioError, ConfigError) as error:
+                self.complain(str(error), "invalid_value", event_id=event_id)
+        if sounds:
+            self._append(sounds, event_id)
 
     def complain(
         self,
@@ -236,8 +242,6 @@ class RealtimeSession:
 
     def _do(self, event: Any) -> None:
         match event:
-            case shapes.Append():
-                self._append(event.audio)
             case shapes.Commit():
                 self._commit()
             case shapes.Clear():
@@ -290,23 +294,28 @@ class RealtimeSession:
             self._listen()
         self._send("session.updated", session=self._session())
 
-    def _append(self, data: str) -> None:
+    def _decoded(self, data: str) -> Audio:
         try:
-            sound = self._decoder(base64.b64decode(data, validate=True))
+            return self._decoder(base64.b64decode(data, validate=True))
         except (binascii.Error, ValueError):
             raise Refused("The audio is no base64.", "invalid_value", "audio") from None
+
+    def _append(self, sounds: Sequence[Audio], event_id: str | None) -> None:
+        sound = Audio(torch.cat([x.samples for x in sounds], dim=-1), sounds[0].sample_rate)
         if not sound.samples.shape[-1]:
             return
         ears = self._ears
         if ears.open and ears.seconds + sound.seconds > self.settings.audio_seconds:
             if ears.activity is None:
-                raise Refused(
+                self.complain(
                     f"The buffer holds up to {self.settings.audio_seconds:g} s of sound. Commit it or clear it.",
                     "input_audio_buffer_full",
+                    event_id=event_id,
                 )
+                return
             # Who never stops is answered all the same.
             self._stopped(ears.time)
-        for piece in _pieces(sound):
+        for piece in _pieces(sound, 0.1 if len(sounds) == 1 else 0.5):
             for event in ears.push(piece):
                 if isinstance(event, Started):
                     self._started(ears)
@@ -761,6 +770,17 @@ class RealtimeSession:
             self._emit({"type": kind, "event_id": new_id("event"), **fields})
 
 
+def _object(text: str) -> dict[str, Any]:
+    """:raises Refused: it is no JSON object."""
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Refused("The event is no JSON. Send one object for each message.", "invalid_json") from None
+    if not isinstance(raw, dict):
+        raise Refused("The event is no JSON object. Send one object for each message.", "invalid_json")
+    return raw
+
+
 def _parsed(raw: dict[str, Any]) -> Any:
     """:raises Refused: it is no event of a client, or not as it must be."""
     try:
@@ -800,7 +820,7 @@ def _name_of(voice: str | shapes.VoiceId | None) -> str | None:
     return voice.id if isinstance(voice, shapes.VoiceId) else voice
 
 
-def _pieces(sound: Audio, seconds: float = 0.1) -> Iterator[Audio]:
+def _pieces(sound: Audio, seconds: float) -> Iterator[Audio]:
     """A long piece in short ones, so that a voice in the middle of it is found where it begins."""
     for samples in torch.split(sound.samples, round(seconds * sound.sample_rate), dim=-1):
         yield Audio(samples, sound.sample_rate)
