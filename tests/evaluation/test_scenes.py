@@ -131,6 +131,23 @@ def test_one_who_goes_on(speech: Speech) -> None:
     assert (found.stopped, found.stop, found.silent, found.took) == (False, None, True, False)
 
 
+def test_a_reply_that_goes_on_again_answers_nothing(speech: Speech) -> None:
+    """It stopped for somebody who said nothing to it."""
+
+    class Once(Talker):
+        def turn(self) -> Iterator[Any]:
+            events = super().turn()
+            yield next(events)
+            self.understood = False
+            yield from events
+
+    session = TurnSession(Once(6.0), activity=Activity(detector=Loud()))
+    scene = ask(line(0.5, Reply(1.0)), kind="backchannel", about=1, enough=2.0)
+    found = judge(play(scene, session, frame=FRAME), speech)
+    assert (found.stopped, found.resumed) == (True, True)
+    assert (found.silent, found.took, found.latency, found.ignored) == (True, False, None, ("words",))
+
+
 def test_a_reply_that_ends_by_itself_was_not_stopped(speech: Speech) -> None:
     scene = ask(line(1.0, Reply(1.0)), kind="interruption", about=1, wait=1.0)
     played = play(scene, turns(1.5, interruptible=False), frame=FRAME)

@@ -132,6 +132,9 @@ def _figures(cases: Sequence[_Case], seed: int) -> list[Figure]:
         return [x for x in cases if x.is_of(name, variant)]
 
     def goes_on(x: Judged) -> bool:
+        return x.stopped is not True or x.resumed
+
+    def holds(x: Judged) -> bool:
         return x.stopped is not True
 
     def stops(x: Judged) -> bool | None:
@@ -151,7 +154,8 @@ def _figures(cases: Sequence[_Case], seed: int) -> list[Figure]:
         ),
         of("pause_kept", "pause: silent in it", kind("pause"), lambda x: not x.early),
         of("pause_taken", "pause: takes the turn behind it all", kind("pause"), lambda x: x.took),
-        of("backchannel_went_on", "backchannel: goes on", kind("backchannel"), goes_on),
+        of("backchannel_went_on", "backchannel: goes on, at once or again", kind("backchannel"), goes_on),
+        of("backchannel_held", "backchannel: goes on at once", kind("backchannel"), holds),
         of("backchannel_answered", "backchannel: is answered", kind("backchannel"), lambda x: x.took and not x.silent),
         of("interruption_stopped", "interruption: stops", kind("interruption"), stops),
         ms("interruption_stop", "interruption: to silence, median", [x.stop or 0.0 for x in stopped]),
@@ -163,7 +167,7 @@ def _figures(cases: Sequence[_Case], seed: int) -> list[Figure]:
         Figure("interruption_answered", "interruption: is answered", "share", share([bool(x.answered) for x in again])),
         ms("interruption_latency", "interruption: to the answer, median", [x.latency or 0.0 for x in after]),
         of("background_silent", "background: silent, alone", kind("background", "alone"), lambda x: x.silent),
-        of("background_went_on", "background: goes on", kind("background", "in a reply"), goes_on),
+        of("background_went_on", "background: goes on, at once or again", kind("background", "in a reply"), goes_on),
         of(
             "overlap_taken", "overlap: somebody else talks too, takes it", kind("overlap", "somebody"), lambda x: x.took
         ),

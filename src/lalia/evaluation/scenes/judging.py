@@ -10,7 +10,7 @@ from lalia.evaluation.energy import mean_power
 from lalia.evaluation.intervals import Interval, Speech, merged
 from lalia.evaluation.scenes.playing import Played
 from lalia.evaluation.scenes.script import Reply
-from lalia.realtime.events import Finished, Heard, Ignored, Interrupted, Written
+from lalia.realtime.events import Finished, Heard, Ignored, Interrupted, Resumed, Written
 
 __all__ = ["Judged", "judge", "voice"]
 
@@ -44,6 +44,8 @@ class Judged:
         came to its own end by then.
     :param stop: seconds from the beginning of the line to silence; None where it did not stop.
     :param stop_late: seconds by which the work of this machine is later.
+    :param resumed: it went on with the reply that stopped for the line, and so answered nothing; what is heard of that
+        is no turn that it took.
     :param heard: what it says that it heard since the line began.
     :param ignored: what it heard since and says that it does not answer.
     :param written: what it wrote since.
@@ -58,6 +60,7 @@ class Judged:
     stopped: bool | None = None
     stop: float | None = None
     stop_late: float = 0.0
+    resumed: bool = False
     heard: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     written: str = ""
@@ -102,6 +105,9 @@ def judge(played: Played, speech: Speech) -> Judged:
     new = [x for x in runs if x.start >= said.start]
     # What began before the pause of a sentence would be no answer to it either.
     within = said.start if line.pause is None else said.start - line.span.start + line.pause.start
+    resumed = any(isinstance(t.event, Resumed) for t in since)
+    if resumed:
+        new = []
     early = any(within <= x.start < said.end for x in new)
     behind = [x for x in new if x.end > said.end]
     took = bool(behind) and (behind[-1].end - behind[0].start >= _TURN_SECONDS or len(written.split()) > _TURN_WORDS)
@@ -116,6 +122,7 @@ def judge(played: Played, speech: Speech) -> Judged:
         stopped=stopped,
         stop=stop,
         stop_late=0.0 if stop is None else _stop_late(played, said.start + stop),
+        resumed=resumed,
         heard=tuple(t.event.text for t in since if isinstance(t.event, Heard)),
         ignored=tuple(t.event.text for t in since if isinstance(t.event, Ignored)),
         written=written,
