@@ -24,7 +24,7 @@ from lalia.realtime.events import (
     Stopped,
 )
 from lalia.realtime.intake import Intake
-from lalia.realtime.session import Session
+from lalia.realtime.session import Session, end
 from lalia.realtime.turns import Conversation
 
 __all__ = ["ControlledSession", "Forgetful"]
@@ -85,9 +85,7 @@ class ControlledSession(Session):
 
     def close(self) -> None:
         """End a reply that is being made."""
-        close = getattr(self._events, "close", None)
-        if close is not None:
-            close()
+        end(self._events)
         self._events = None
 
     @property

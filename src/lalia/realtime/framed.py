@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 
 from lalia.audio import Audio
 from lalia.realtime.duplex import DuplexSession
 from lalia.realtime.events import Interrupted, Sound, Written
+from lalia.realtime.intake import Intake
 from lalia.realtime.session import Session
 
 __all__ = ["Framed"]
@@ -28,7 +28,7 @@ class Framed:
         """What is said and not played yet."""
         self._owed = 0.0
         """Samples."""
-        self._resampler: soxr.ResampleStream | None = None
+        self._said = Intake(sample_rate)
 
     @property
     def speaking(self) -> bool:
@@ -54,7 +54,7 @@ class Framed:
                 self._say(event.audio)
             elif isinstance(event, Interrupted):
                 self._waiting = self._waiting[:0]
-                self._resampler = None
+                self._said = Intake(self.sample_rate)
             elif isinstance(event, Written):
                 text += event.text
         count = int(self._owed)
@@ -76,9 +76,4 @@ class Framed:
             yield from self.session.push(piece)
 
     def _say(self, audio: Audio) -> None:
-        samples = audio.mono().samples[0, 0].float().numpy()
-        if audio.sample_rate != self.sample_rate:
-            if self._resampler is None:
-                self._resampler = soxr.ResampleStream(audio.sample_rate, self.sample_rate, 1, dtype=np.float32)
-            samples = self._resampler.resample_chunk(samples)
-        self._waiting = np.concatenate([self._waiting, samples])
+        self._waiting = np.concatenate([self._waiting, self._said.push(audio).samples[0, 0].numpy()])

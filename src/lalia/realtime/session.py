@@ -7,7 +7,14 @@ from typing import Any, Self
 
 from lalia.audio import Audio
 
-__all__ = ["Session"]
+__all__ = ["Session", "end"]
+
+
+def end(events: Iterator[Any] | None) -> None:
+    """Make no more of what is being made, where that is something: a generator is closed."""
+    close = getattr(events, "close", None)
+    if close is not None:
+        close()
 
 
 class Session(ABC):

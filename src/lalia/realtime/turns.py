@@ -29,7 +29,7 @@ from lalia.realtime.events import (
     Truncated,
 )
 from lalia.realtime.listening import Listening, Patience
-from lalia.realtime.session import Session
+from lalia.realtime.session import Session, end
 
 __all__ = ["Conversation", "TurnSession"]
 
@@ -69,9 +69,7 @@ class _Held:
 
     def close(self) -> None:
         """Make no more of it."""
-        close = getattr(self.events, "close", None)
-        if close is not None:
-            close()
+        end(self.events)
 
     def past(self) -> list[Audio]:
         """The sound that was played."""
@@ -161,10 +159,9 @@ class TurnSession(Session):
     def close(self) -> None:
         """End a reply that is being made."""
         held, self._held = self._held, None
-        for events in (self._events, None if held is None else held.events):
-            close = getattr(events, "close", None)
-            if close is not None:
-                close()
+        end(self._events)
+        if held is not None:
+            held.close()
         self._events = None
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -20,7 +21,7 @@ WAITING_BYTES = 4 * 2**20
 """Of what came in and waits to be done, from which on no more is read: who sends faster is slowed down."""
 
 
-class Link:
+class Link(ABC):
     """What all sockets of sessions have in common; made on the event loop.
 
     :param session_id: for the log.
@@ -45,29 +46,29 @@ class Link:
     # -- for the kinds of links ----------------------------------------------------------------
 
     @property
+    @abstractmethod
     def replying(self) -> bool:
         """Whether there is something that should be finished before an end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self) -> Work:
         """What the worker does for this client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self) -> None:
         """Have the worker do no more of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def received(self, message: MutableMapping[str, Any]) -> None:
         """Take a message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tell(self, code: str, message: str, *, fault: bool = False) -> None:
         """Say in the protocol of the client what is wrong."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """End what is being made; on the worker."""
-        raise NotImplementedError
 
     # -- from the worker, or from the loop -----------------------------------------------------
 

@@ -23,6 +23,7 @@ from lalia.model.dialogue import Dialogue, Hearing
 from lalia.model.memory import Request, Turn
 from lalia.realtime import Activity, Addressee, Every, Listening, Near, Utterance, WakeWord
 from lalia.realtime.events import Called, Event, Said, Sound, Started, Stopped, Written
+from lalia.realtime.session import end
 from lalia.server.realtime import shapes
 from lalia.server.realtime.conversation import Conversation, Entry, Sounds, new_id
 from lalia.server.settings import Settings
@@ -233,9 +234,7 @@ class RealtimeSession:
     def close(self) -> None:
         """No more comes of it."""
         r, self._response, self.closed = self._response, None, True
-        close = getattr(None if r is None else r.events, "close", None)
-        if close is not None:
-            close()
+        end(None if r is None else r.events)
         self._dialogue = self._listening = None
 
     # -- events of the client ------------------------------------------------------------------
@@ -314,13 +313,13 @@ class RealtimeSession:
                 )
                 return
             # Who never stops is answered all the same.
-            self._stopped(ears.time)
+            self._stopped()
         for piece in _pieces(sound, 0.1 if len(sounds) == 1 else 0.5):
             for event in ears.push(piece):
                 if isinstance(event, Started):
                     self._started(ears)
                 elif isinstance(event, Stopped):
-                    self._stopped(event.at)
+                    self._stopped()
         self._wait_in_vain()
 
     def _started(self, ears: Listening) -> None:
@@ -334,7 +333,7 @@ class RealtimeSession:
         if detection.interrupt_response:
             self.cancel("turn_detected")
 
-    def _stopped(self, at: float) -> None:
+    def _stopped(self) -> None:
         detection = self.config.audio.input.turn_detection
         assert detection is not None
         self._send(
@@ -383,7 +382,7 @@ class RealtimeSession:
         :param samples: what was said live, of which it is asked whether it was meant for the model.
         """
         try:
-            hearing = self._mind.hear(None if audio is None else audio)
+            hearing = self._mind.hear(audio)
         except AudioError:
             hearing = Hearing(Request(), "", understood=False)
         entry.unclear, reason = not hearing.understood, "not_understood"
@@ -648,9 +647,7 @@ class RealtimeSession:
     def _end(self, r: _Response, status: str, details: dict[str, Any]) -> None:
         """The reply is over, one way or another."""
         self._response = None
-        close = getattr(r.events, "close", None)
-        if close is not None:
-            close()
+        end(r.events)
         r.status, r.details = status, details
         entry = r.entry
         if entry is None and r.calls:
