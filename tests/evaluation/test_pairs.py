@@ -201,3 +201,31 @@ def test_words_may_overlap_or_be_out_of_the_recording(scales: Manifest, tmp_path
     wild = (Word("a", 0.0, 1.5), Word("b", 1.0, 1.2), Word("c", 1.2, 1.2), Word("d", 9.0, 99.0))
     pairs, _ = make_speech_pairs(scales[:1], tmp_path / "pairs", words=lambda u, a: wild, tasks=["reordered"])
     assert Audio.load(pairs[0].positive).samples.shape == scales[0].load().samples.shape
+
+
+def test_all_that_is_known_of_a_pair_goes_to_disk_and_back(tmp_path: Path) -> None:
+    whole = Pair(
+        "t", "1", tmp_path / "a.wav", tmp_path / "b.wav", "slt", "agreement", "number", 1.5, "The", "cat", 'k"'
+    )
+    pairs = [
+        whole,
+        Pair("t", "1", tmp_path / "a.wav", tmp_path / "b.wav", "rms"),
+        Pair("u", "1", Path("/a"), Path("/b")),
+    ]
+    assert load_pairs(save_pairs(pairs, tmp_path / "pairs.jsonl")) == pairs
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("split", -1.0, "the split -1.0"),
+        ("split", "2", "the split '2'"),
+        ("voice", 3, "the voice 3"),
+        ("x", 1, "unknown x"),
+    ],
+)
+def test_what_is_wrong_with_a_pair_is_said_with_its_line(field, value, message, tmp_path: Path) -> None:
+    row = {"task": "t", "id": "1", "positive": "a.wav", "negative": "b.wav", field: value}
+    (tmp_path / "pairs.jsonl").write_text("\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=f"line 2: .*{message}"):
+        load_pairs(tmp_path / "pairs.jsonl")

@@ -94,7 +94,7 @@ def make_speech_pairs(
             files = [target / f"{file_name(u.id)}.{name}.flac" for name in names]
             for file, member in zip(files, (positive, negative), strict=True):
                 member.save(file)
-            pairs.append(Pair(task, u.id, *files))
+            pairs.append(Pair(task, u.id, files[0], files[1]))
     if not pairs:
         reason = left_out[0].reason if left_out else "There are no utterances."
         raise DataError(f"No pair could be made: {reason}")
