@@ -382,10 +382,14 @@ def test_who_says_nothing_is_spoken_to(client: Client) -> None:
 
 
 def test_no_more_is_made_than_is_wanted_by_now(client: Client) -> None:
-    """Once there is sound, the next of it is due when what was made ahead has been played."""
+    """A reply begins at once; when there is sound, more is due half a second before what was made has been played."""
     client.send("conversation.item.create", item=user("Hello."))
     client.now = 7.0
     client.send("response.create")
+    due = client.session.due()
+    assert due is not None
+    assert due.deadline < 7.0
+    client.finish(steps=1)
     due = client.session.due()
     assert due is not None
     assert due.deadline == 7.0
@@ -394,7 +398,7 @@ def test_no_more_is_made_than_is_wanted_by_now(client: Client) -> None:
     due = client.session.due()
     assert due is not None
     made = client.session._response.made  # type: ignore[union-attr]
-    assert due.deadline == pytest.approx(7.0 + made)
+    assert due.deadline == pytest.approx(7.0 + made - 0.5)
     assert due.ready == pytest.approx(7.0 + made - 5.0)
 
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Speech", "Spoken"]
 
-_LETTERS = 48
-"""That wait before the speech decoder is run again, while what it made before is playing."""
+_FEWEST, _MOST = 8, 48
+"""Letters that wait before the speech decoder is run again. Few at first, for what plays by then is short and must
+not run dry; twice as many each time, for a run costs the same whatever little it makes."""
 
 
 class Speech:
@@ -35,7 +36,7 @@ class Speech:
         self._ends = torch.tensor([letters.config.alphabet.index(c) for c in ".?!" if c in letters.config.alphabet])
         self._state = vocoder.init_state(1)
         self._waiting = torch.zeros(0, dtype=torch.long)
-        self._pushed, self._final = 0, False
+        self._pushed, self._sounded, self._final = 0, False, False
         # Before all that it looks ahead at is there, a run would give nothing.
         self._enough = 1 if whole else 1 + vocoder.ahead
 
@@ -63,8 +64,9 @@ class Speech:
             made = self._vocoder.decode(
                 {self._stream: tokens_of(letters)}, self._state, final=final or self._whole, speaker=self._voice
             )
-        if made.samples.shape[-1] and not self._whole:
-            self._enough = _LETTERS
+        if not self._whole:
+            self._enough = min(2 * self._enough, _MOST) if self._sounded else _FEWEST
+            self._sounded = self._sounded or made.samples.shape[-1] > 0
         return Audio(made.samples.float().cpu(), made.sample_rate)
 
 

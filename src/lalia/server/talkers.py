@@ -23,6 +23,10 @@ __all__ = ["Talker", "Talkers"]
 
 _log = logging.getLogger(__name__)
 
+_AHEAD = 64
+"""Tokens, of some 15 s, that a reply may be written ahead of where it is read: a row more in a step costs a fraction of
+the step, and whoever is most urgent would else take most steps alone."""
+
 
 class Talker:
     """A model that is talked to, by its name: one that keeps a conversation of turns, or one that talks at once.
@@ -46,7 +50,7 @@ class Talker:
         model.dialogue()
         lm = model.lms[model.recipe.talk.lm]
         assert isinstance(lm, SpeechLM)
-        self._batch = ContinuousBatch(lm)
+        self._batch = ContinuousBatch(lm, ahead=_AHEAD)
 
     def open(self) -> Framed:
         """A session of frames: of a model that talks at once, beside others; of one that takes turns, by itself."""

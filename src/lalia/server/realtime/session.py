@@ -38,6 +38,9 @@ _REASONS = {
     "not_addressed": "It was not said to the model.",
 }
 
+_RESERVE = 0.5
+"""Seconds before a reply runs dry at which more of it should be there: a piece of sound takes several units."""
+
 _LEAST_SECONDS = 0.1
 """Of sound, to be a turn."""
 
@@ -184,8 +187,10 @@ class RealtimeSession:
         if r is None:
             return None
         if r.first is None:
-            return Due(r.created, r.created)
-        return Due(r.first + r.made - self.settings.lead, r.first + r.made)
+            # Once it has begun, it shares the steps of the model with those that are written already.
+            return Due(r.created, r.created if r.events is not None else 0.0)
+        dry = r.first + r.made
+        return Due(dry - self.settings.lead, dry - _RESERVE)
 
     def step(self) -> None:
         """Make the next unit of the reply."""
