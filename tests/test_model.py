@@ -360,7 +360,7 @@ def test_what_a_model_cannot_do(model: Model, clip: Path) -> None:
     with pytest.raises(ConfigError, match="has no vocoder"):
         mute.resynthesize(clip)
     dumb = Model(replace(model.recipe, lms={}, stages=()))
-    with pytest.raises(ConfigError, match="has no language model of 'units' alone"):
+    with pytest.raises(ConfigError, match="has no language model of 'units'"):
         dumb.score(clip)
     for seconds in (0, -1, math.nan, math.inf, 601):
         with pytest.raises(ConfigError, match="was asked for"):
@@ -391,12 +391,53 @@ def test_scores_in_windows_equal_the_naive_ones(model: Model, length: int, conte
     lm: Any = model.lms["ulm"]
     codes = torch.randint(0, 50, (length,)).tolist()
     tokens = TokenSequence(torch.tensor(codes)[None, None], torch.tensor([length]))
-    made = score(lm, "units", tokens, context=context)
+    made = score(lm, {"units": tokens}, specs=model.specs, context=context)
     total, end = naive_score(lm, codes, context - 2)
     assert made.tokens == length
     assert made.sum == pytest.approx(total, abs=1e-3)
     assert made.end == pytest.approx(end, abs=1e-3)
     assert made.mean == pytest.approx(total / length, abs=1e-4)
+
+
+def test_several_at_once_score_as_they_do_alone(model: Model, clip: Path) -> None:
+    whole = Audio.load(clip)
+    pieces = [whole, whole.cut(0.0, 0.7), whole.cut(0.4, 1.1), whole]
+    together = model.score_all(pieces)
+    assert together[0] == together[3]
+    for one, piece in zip(together, pieces, strict=True):
+        alone = model.score(piece)
+        assert one.log_probs == pytest.approx(alone.log_probs, abs=1e-4)
+        assert one.starts == alone.starts
+        assert one.end == pytest.approx(alone.end, abs=1e-4)
+
+
+def test_the_times_of_scored_tokens_are_those_of_their_frames(model: Model, clip: Path) -> None:
+    units = model.encode(clip)["units"]
+    starts = np.concatenate([[0], np.cumsum(units.durations[0].numpy())[:-1]]) / 50  # type: ignore[index]
+    assert model.score(clip).starts == pytest.approx(starts.tolist())
+
+
+@pytest.mark.parametrize(("name", "streams"), [("pgslm", 3), ("spirit_lm", 1), ("audiolm", 1)])
+def test_what_is_made_of_the_sound_is_scored(name: str, streams: int) -> None:
+    """Prosody with its units; speech alone of what also writes; of a cascade, the first."""
+    spoken = Model(find_recipe(name).tiny())
+    recording = Audio.load(Path(__file__).parents[1] / "examples" / "question.flac")
+    for stream in spoken.recipe.streams:
+        tokenizer = spoken.tokenizer(stream)
+        if not getattr(tokenizer, "fitted", True):
+            tokenizer.fit([recording])
+    found = spoken.score(recording)
+    units = spoken.listener.hear({None: recording}, [spoken.speech_stream])[spoken.speech_stream]
+    assert found.tokens == streams * int(units.lengths[0])
+    assert max(found.starts) < recording.seconds
+    assert math.isfinite(found.sum)
+    (again,) = spoken.score_all([recording])
+    assert again.sum == pytest.approx(found.sum, rel=1e-5)
+
+
+def test_what_is_not_in_a_recording_cannot_be_scored(clip: Path) -> None:
+    with pytest.raises(ConfigError, match="'text' beside 'moshi'"):
+        Model(find_recipe("moshi").tiny()).score(clip)
 
 
 def test_the_context_is_the_backbone_s(model: Model) -> None:
@@ -416,7 +457,7 @@ def test_likelier_sound_scores_higher(model: Model, clip: Path) -> None:
         eager.lms["ulm"].tables["units"].embedding.weight[common] += hidden  # type: ignore[union-attr, index]
     judge: Any = eager.lms["ulm"]
     same, other = (
-        score(judge, "units", TokenSequence(torch.full((1, 1, 20), c), torch.tensor([20])))
+        score(judge, {"units": TokenSequence(torch.full((1, 1, 20), c), torch.tensor([20]))}, specs=model.specs)
         for c in (common, (common + 1) % 50)
     )
     assert same.sum > other.sum
