@@ -67,6 +67,14 @@ class Told:
     sum: float
     end: float = -1.0
 
+    @property
+    def log_probs(self) -> list[float]:
+        return [self.sum / self.tokens] * self.tokens
+
+    @property
+    def starts(self) -> list[float]:
+        return [0.1 * i for i in range(self.tokens)]
+
 
 class LikesRising:
     """A model that finds rising notes likely, and says everything back ``shift`` Hz higher (and lower)."""

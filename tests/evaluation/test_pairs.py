@@ -8,8 +8,19 @@ from hypothesis import strategies as st
 from lalia.audio import Audio
 from lalia.data import Manifest, Word
 from lalia.errors import DataError
-from lalia.evaluation.pairs import REDUCTIONS, Pair, load_pairs, pairs_identity, save_pairs, score_pairs
+from lalia.evaluation.pair_scores import REDUCTIONS, Member, judge_pairs, score_pairs
+from lalia.evaluation.pairs import Pair, load_pairs, pairs_identity, save_pairs
 from lalia.evaluation.speech_pairs import TASKS, make_speech_pairs
+
+
+class Told10:
+    """Tokens of a tenth of a second each."""
+
+    end = 0.0
+
+    def __init__(self, log_probs: list[float]) -> None:
+        self.log_probs, self.tokens, self.sum = log_probs, len(log_probs), sum(log_probs)
+        self.starts = [0.1 * i for i in range(len(log_probs))]
 
 
 class Reads:
@@ -94,17 +105,64 @@ def test_all_failed(file_of, told) -> None:
     assert result["tasks"]["t"]["sum"]["accuracy"]["value"] is None
 
 
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, max_size=20))
-def test_accuracy_is_that_of_the_definition(values: list[tuple[int, int]]) -> None:
-    from lalia.evaluation.pairs import _summary, _win
+def member(told, n: int, total: float, split: float | None = None, alone=None) -> Member:
+    return Member(told(n, total), split, None if alone is None else told(1, alone))
 
-    items = []
-    for i, (a, b) in enumerate(values):
-        side = [{"tokens": 1, "sum": float(x), "mean": float(x)} for x in (a, b)]
-        wins = {name: _win(side[0][name], side[1][name]) for name in REDUCTIONS}
-        items.append({"id": str(i), "positive": side[0], "negative": side[1], "wins": wins})
-    naive = sum((a > b) + (a == b) / 2 for a, b in values) / len(values)
-    assert _summary(items, len(items), 0)["sum"]["accuracy"]["value"] == pytest.approx(naive)
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.sampled_from("xyz"), *[st.tuples(st.integers(1, 5), st.integers(-5, 5))] * 2
+        ),
+        min_size=1,
+        max_size=20,
+        unique_by=lambda row: row[:2],
+    ),
+    st.randoms(),
+)
+def test_accuracy_is_that_of_the_definition(rows, random, told) -> None:
+    """The mean over pairs of the mean over voices, whatever the order."""
+    pairs = [Pair("t", pair, Path("p"), Path("n"), voice) for pair, voice, *_ in rows]
+    members = {p.key: (member(told, *a), member(told, *b)) for p, (*_, a, b) in zip(pairs, rows, strict=True)}
+    wins: dict[str, dict[str, list[float]]] = {"sum": {}, "mean": {}}
+    for pair, _, (n, a), (m, b) in rows:
+        wins["sum"].setdefault(pair, []).append((a > b) + (a == b) / 2)
+        wins["mean"].setdefault(pair, []).append((a * m > b * n) + (a * m == b * n) / 2)
+    found = judge_pairs(pairs, members, {})
+    for name, voices in wins.items():
+        naive = sum(sum(w) / len(w) for w in voices.values()) / len(voices)
+        assert found["tasks"]["t"][name]["accuracy"]["value"] == pytest.approx(naive)
+        assert found["tasks"]["t"][name]["accuracy"]["n"] == len(voices)
+    random.shuffle(pairs)
+    assert judge_pairs(pairs, members, {}) == found
+
+
+def test_what_follows_the_prompt_is_scored_by_itself(told) -> None:
+    """Tokens of 0.1 s each: the prompt takes three of ten, and pulls the other way."""
+    positive = Member(Told10([-9.0] * 3 + [-1.0] * 7), 0.3, told(7, -8.0))
+    negative = Member(Told10([-1.0] * 3 + [-2.0] * 7), 0.3, told(7, -15.0))
+    pair = Pair("t", "1", Path("p"), Path("n"), kind="k")
+    found = judge_pairs([pair], {pair.key: (positive, negative)}, {})
+    item = found["items"][0]
+    assert item["positive"] == {
+        "tokens": 10,
+        "end": 0.0,
+        "sum": -34.0,
+        "mean": -3.4,
+        "continuation": -7.0,
+        "continuation_mean": -1.0,
+        "pmi": 1.0,
+    }
+    assert item["wins"] == {"sum": 0.0, "mean": 0.0, "continuation": 1.0, "continuation_mean": 1.0, "pmi": 0.5}
+    assert found["kinds"]["t"]["k"]["continuation"]["value"] == 1.0
+    assert set(found["tasks"]["t"]) >= set(REDUCTIONS)
+
+
+def test_a_difference_that_rounding_makes_is_a_tie(told) -> None:
+    pair = Pair("t", "1", Path("p"), Path("n"))
+    for more, win in ((9e-5, 0.5), (2e-4, 1.0)):
+        found = judge_pairs([pair], {pair.key: (member(told, 10, -30.0 + more), member(told, 10, -30.0))}, {})
+        assert found["items"][0]["wins"] == {"sum": win, "mean": win}
 
 
 def test_manifest_round_trip(tmp_path: Path, file_of) -> None:

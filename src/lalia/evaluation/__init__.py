@@ -3,7 +3,8 @@
 from lalia.evaluation.asr import Whisper
 from lalia.evaluation.gslm import evaluate_gslm, table
 from lalia.evaluation.memory import Remembered
-from lalia.evaluation.pairs import Pair, load_pairs, save_pairs, score_pairs
+from lalia.evaluation.pair_scores import score_pairs
+from lalia.evaluation.pairs import Pair, load_pairs, save_pairs
 from lalia.evaluation.protocols import Aligner, HasLikelihood, Likelihood, Recognizer, Resynthesizes
 from lalia.evaluation.results import save_result
 from lalia.evaluation.resynthesis import evaluate_resynthesis

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from lalia.audio import Audio
 from lalia.data import Manifest, Utterance, Word
 from lalia.evaluation.memory import Listener
-from lalia.evaluation.pairs import REDUCTIONS, pairs_identity, score_pairs
+from lalia.evaluation.pair_scores import score_pairs
+from lalia.evaluation.pairs import pairs_identity
 from lalia.evaluation.protocols import HasLikelihood, Recognizer, Resynthesizes
 from lalia.evaluation.results import FORMAT, data_identity, environment, save_result, tool
 from lalia.evaluation.resynthesis import AGREEMENT, REFERENCES, evaluate_resynthesis
@@ -18,6 +19,9 @@ from lalia.evaluation.text import Normalizer, WhisperEnglish
 __all__ = ["PARTS", "Textless", "evaluate_gslm", "table"]
 
 PARTS = ("resynthesis", "pairs")
+
+_SHOWN = ("sum", "mean")
+"""Reductions; these pairs have no prompts."""
 
 
 class Textless(HasLikelihood, Resynthesizes, Protocol):
@@ -164,9 +168,9 @@ def _resynthesis_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def _pair_lines(part: Mapping[str, Any]) -> list[str]:
-    lines = [f"{'Pairs':12} {'answered':>10} " + " ".join(f"{f'accuracy ({name})':>24}" for name in REDUCTIONS)]
+    lines = [f"{'Pairs':12} {'answered':>10} " + " ".join(f"{f'accuracy ({name})':>24}" for name in _SHOWN)]
     for task, found in part["tasks"].items():
-        cells = (Estimate(**_numbers(found[name]["accuracy"])).percent() for name in REDUCTIONS)
+        cells = (Estimate(**_numbers(found[name]["accuracy"])).percent() for name in _SHOWN)
         count = f"{found['answered']}/{found['asked']}"
         lines.append(f"{task:12} {count:>10} " + " ".join(f"{cell:>24}" for cell in cells))
     lines += [f"{task}: {meaning}" for task, meaning in part["meaning"].items()]

@@ -1,4 +1,4 @@
-"""Minimal pairs: does a model find the better of two recordings more likely?
+"""Minimal pairs, two recordings of which one is the better, and their manifest.
 
 On disk the pairs of a benchmark are JSON Lines, one pair per line, never a naming scheme::
 
@@ -11,27 +11,15 @@ What is known of a pair beyond that stands in the same object, under the names o
 import hashlib
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lalia.audio import Audio
-from lalia.errors import DataError, LaliaError
-from lalia.evaluation.protocols import HasLikelihood, Likelihood
-from lalia.evaluation.statistics import bootstrap_ratio, wilson
+from lalia.errors import DataError
 from lalia.files import atomic_write, sha256
 
-__all__ = ["REDUCTIONS", "Pair", "load_pairs", "pairs_identity", "save_pairs", "score_pairs"]
-
-REDUCTIONS: Mapping[str, Callable[[Likelihood], float]] = {
-    "sum": lambda s: s.sum,
-    "mean": lambda s: s.sum / s.tokens if s.tokens else math.nan,
-}
-"""How the log-probabilities of a recording become one score. A sum favours the recording with fewer tokens, a
-mean the one whose tokens are easy; where members differ in tokens the two can disagree, so both are reported."""
-
+__all__ = ["Pair", "load_pairs", "pairs_identity", "save_pairs"]
 
 _TEXTS = ("voice", "kind", "subtype", "prompt_text", "positive_text", "negative_text")
 
@@ -166,71 +154,3 @@ def pairs_identity(pairs: Iterable[Pair]) -> str:
         )
 
     return hashlib.sha256("\n".join(sorted(map(line, pairs))).encode()).hexdigest()[:32]
-
-
-def score_pairs(
-    model: HasLikelihood,
-    pairs: Sequence[Pair],
-    *,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Score every recording once and count how often the positive wins; a tie is half a win.
-
-    :param seed: of the bootstrap over pairs.
-    :param progress: called with how many recordings are scored, and how many there are.
-    :returns: ``tasks``: per task what was asked, answered and failed, and per reduction the accuracy (with a
-        bootstrap and a Wilson interval) and ties; ``items``: per pair, the scores and who won; ``failures``.
-    """
-    ordered = sorted(pairs, key=lambda p: p.key)
-    files = list(dict.fromkeys(path for p in ordered for path in (p.positive, p.negative)))
-    scores: dict[Path, Mapping[str, float]] = {}
-    errors: dict[Path, str] = {}
-    for n, path in enumerate(files):
-        try:
-            scores[path] = _scores(model.score(Audio.load(path)))
-        except LaliaError as error:
-            errors[path] = str(error)
-        if progress is not None:
-            progress(n + 1, len(files))
-    items: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
-    for p in ordered:
-        if reasons := [errors[path] for path in (p.positive, p.negative) if path in errors]:
-            failures.append({"task": p.task, "id": p.id, "reason": " ".join(reasons)})
-            continue
-        positive, negative = scores[p.positive], scores[p.negative]
-        wins = {name: _win(positive[name], negative[name]) for name in REDUCTIONS}
-        items.append({"task": p.task, "id": p.id, "positive": positive, "negative": negative, "wins": wins})
-    asked: dict[str, int] = defaultdict(int)
-    for p in ordered:
-        asked[p.task] += 1
-    tasks = {task: _summary([i for i in items if i["task"] == task], n, seed) for task, n in asked.items()}
-    return {"tasks": tasks, "items": items, "failures": failures}
-
-
-def _scores(likelihood: Likelihood) -> dict[str, float]:
-    found = {name: float(reduce(likelihood)) for name, reduce in REDUCTIONS.items()}
-    if not all(math.isfinite(value) for value in found.values()):
-        raise DataError(f"The model scores {likelihood.tokens} tokens with {likelihood.sum}. Check its weights.")
-    return {"tokens": likelihood.tokens, "end": float(likelihood.end), **found}
-
-
-def _win(positive: float, negative: float) -> float:
-    return 0.5 if positive == negative else float(positive > negative)
-
-
-def _summary(items: Sequence[Mapping[str, Any]], asked: int, seed: int) -> dict[str, Any]:
-    n = len(items)
-    result: dict[str, Any] = {"asked": asked, "answered": n, "failed": asked - n}
-    for side in ("positive", "negative"):
-        result[f"{side}_tokens"] = sum(i[side]["tokens"] for i in items) / n if n else math.nan
-    for name in REDUCTIONS:
-        wins = [i["wins"][name] for i in items]
-        low, high = wilson(sum(wins), n)
-        result[name] = {
-            "accuracy": bootstrap_ratio(wins, [1.0] * n, seed=seed).to_dict(),
-            "wilson": {"low": low, "high": high},
-            "ties": sum(w == 0.5 for w in wins),
-        }
-    return result

@@ -10,8 +10,15 @@ __all__ = ["Aligner", "HasLikelihood", "Likelihood", "Recognizer", "Resynthesize
 
 
 class Likelihood(Protocol):
-    """Log-probabilities of a recording in nats: the sum over its tokens, and of ending after them."""
+    """Log-probabilities of a recording in nats: of its tokens, their sum, and of ending after them.
 
+    ``starts``: the second at which each token begins.
+    """
+
+    @property
+    def log_probs(self) -> Sequence[float]: ...
+    @property
+    def starts(self) -> Sequence[float]: ...
     @property
     def tokens(self) -> int: ...
     @property

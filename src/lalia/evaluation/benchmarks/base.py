@@ -80,12 +80,14 @@ class Found:
     :param items: one for each thing that was tried.
     :param settings: what moves the figures and is this benchmark's own.
     :param notes: lines for people: what the reference is, what is missing.
+    :param details: what else was found, for the record alone.
     """
 
     figures: Sequence[Figure]
     items: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Benchmark(Protocol):

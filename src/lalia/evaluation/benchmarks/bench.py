@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from lalia.audio import Audio
@@ -71,9 +72,16 @@ class Bench:
     :param source: by which a new process can load it: a bundled name, a path or a hub id.
     :param peer: another model that is asked the same in turn with it.
     :param data: recordings to transcribe; the bundled questions when not given.
+    :param path: the file or folder in which a benchmark that is not bundled has its items.
     :param limit: the first items only, for a first look.
     :param max_tokens: the longest reply, as text.
     :param options: further words of the command line that loads the model.
+    :param load: loads the model again, in another process.
+    :param identity: of the model's weights.
+    :param folder: where answers are kept; nowhere when not given.
+    :param workers: processes that ask, where a benchmark asks item by item.
+    :param batch_size: items that are asked at once, where the model takes several.
+    :param score_only: score answers that are kept, and ask for none.
     :param progress: called with a stage, how much of it is done, and how much there is.
     """
 
@@ -83,15 +91,31 @@ class Bench:
     peer: Any = None
     peer_name: str | None = None
     data: Manifest | None = None
+    path: Path | None = None
     seed: int = 0
     limit: int | None = None
     max_tokens: int = 80
     options: Sequence[str] = ()
+    load: Callable[[], Any] | None = None
+    identity: str | None = None
+    folder: Path | None = None
+    workers: int = 1
+    batch_size: int = 8
+    score_only: bool = False
     progress: Callable[[str, int, int], None] = _silent
     judge_weights: str = "whisper-base"
     recognizer_weights: str = "whisper-tiny.en"
     notes: list[str] = field(default_factory=list)
     _typed: dict[tuple[int, str], str] = field(default_factory=dict, repr=False)
+
+    @property
+    def answers_as(self) -> Mapping[str, str | None]:
+        """Whose answers are kept."""
+        return {"name": self.name, "identity": self.identity}
+
+    def place(self, benchmark: str, name: str) -> Path | None:
+        """The file in which answers to a benchmark are kept."""
+        return None if self.folder is None else self.folder / benchmark / f"{name}.jsonl"
 
     @property
     def talking(self) -> Mapping[str, Any]:

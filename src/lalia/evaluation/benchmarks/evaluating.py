@@ -61,7 +61,8 @@ def evaluate(
     able = []
     for benchmark in chosen:
         try:
-            _check(benchmark, bench)
+            if not bench.score_only:
+                _check(benchmark, bench)
             able.append(benchmark)
         except LaliaError as error:
             if names:
@@ -98,6 +99,7 @@ def _record(benchmark: Benchmark, found: Found, wanted: Mapping[str, Goal]) -> d
         "figures": [_figure(f, wanted.get(f"{benchmark.name}.{f.key}")) for f in found.figures],
         "settings": dict(found.settings),
         "notes": list(found.notes),
+        **({"details": dict(found.details)} if found.details else {}),
         "items": list(found.items),
     }
 

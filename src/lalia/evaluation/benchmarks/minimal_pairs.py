@@ -1,0 +1,157 @@
+"""Whether the better of two recordings is found more likely: by the model, by a text model, by a cascade."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lalia.audio import Audio
+from lalia.errors import DataError
+from lalia.evaluation.benchmarks.base import Figure, Found
+from lalia.evaluation.benchmarks.bundled import questions
+from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
+from lalia.evaluation.benchmarks.steps import InSteps
+from lalia.evaluation.pair_scores import REDUCTIONS, Member, judge_pairs, likelihood
+from lalia.evaluation.pairs import Pair, load_pairs, pairs_identity
+from lalia.evaluation.statistics import Estimate
+from lalia.files import sha256
+
+if TYPE_CHECKING:
+    from lalia.evaluation.benchmarks.bench import Bench
+
+__all__ = ["MinimalPairs"]
+
+_DIGITS = 5
+"""Of a log-probability in nats that is kept; what else stands in a batch shows behind the fifth."""
+
+_WORDS = {
+    "sum": "log p",
+    "mean": "log p per token",
+    "continuation": "log p behind the prompt",
+    "continuation_mean": "the same per token",
+    "pmi": "log p behind the prompt, less without it",
+}
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A likelihood that was kept."""
+
+    log_probs: Sequence[float]
+    starts: Sequence[float]
+    end: float
+
+    @property
+    def tokens(self) -> int:
+        return len(self.log_probs)
+
+    @property
+    def sum(self) -> float:
+        return float(sum(self.log_probs))
+
+
+class MinimalPairs(InSteps):
+    """Accuracy over the pairs of a manifest, in every way in which token log-probabilities become a score.
+
+    Each recording is scored once, and what follows a prompt once more by itself; all else is arithmetic on that.
+
+    :param name: of the benchmark.
+    :param about: what is asked, in words.
+    """
+
+    def __init__(self, name: str = "pairs", about: str = "the better recording of two is found more likely") -> None:
+        self.name, self.about = name, about
+
+    def check(self, model: Any) -> None:
+        model.score(questions(1)[0].load())
+
+    def manifest(self, bench: "Bench") -> Path:
+        """The file of the pairs."""
+        if bench.path is None:
+            raise DataError("No pairs were named. Name their manifest (JSON Lines) with --data.")
+        return bench.path / "pairs.jsonl" if bench.path.is_dir() else bench.path
+
+    def pairs(self, bench: "Bench") -> list[Pair]:
+        """Those that are asked, in an order of their own."""
+        pairs = sorted(load_pairs(self.manifest(bench)), key=lambda p: p.key)
+        if bench.limit is None:
+            return pairs
+        first: dict[str, dict[str, None]] = {}
+        for p in pairs:
+            first.setdefault(p.task, {}).setdefault(p.id)
+        kept = {(task, name) for task, names in first.items() for name in list(names)[: bench.limit]}
+        return [p for p in pairs if (p.task, p.id) in kept]
+
+    def items(self, bench: "Bench") -> list[Item]:
+        found: dict[str, Item] = {}
+        contents: dict[Path, str] = {}
+        root = self.manifest(bench).parent
+        for pair in self.pairs(bench):
+            for path in (pair.positive, pair.negative):
+                if path not in contents:
+                    contents[path] = sha256(path) if path.is_file() else "missing"
+                for start in (0.0,) if pair.split is None else (0.0, pair.split):
+                    name = _name(path, root, start)
+                    asks = {"path": str(path), "from": start}
+                    found[name] = Item(name, asks, contents[path][:32])
+        return list(found.values())
+
+    def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
+        recordings = [Audio.load(i.asks["path"]) for i in items]
+        cut = [a.cut(i.asks["from"]) if i.asks["from"] else a for a, i in zip(recordings, items, strict=True)]
+        return [
+            {
+                "log_probs": [round(p, _DIGITS) for p in one.log_probs],
+                "starts": [round(t, 4) for t in one.starts],
+                "end": round(float(one.end), _DIGITS),
+            }
+            for one in likelihood(model, cut)
+        ]
+
+    def score(self, bench: "Bench", kept: Kept) -> Found:
+        pairs, root = self.pairs(bench), self.manifest(bench).parent
+        members, reasons = {}, {}
+        for pair in pairs:
+            both = [_member(path, root, pair.split, kept.answers) for path in (pair.positive, pair.negative)]
+            members[pair.key] = (both[0], both[1])
+            names = [_name(path, root, s) for path in (pair.positive, pair.negative) for s in {0.0, pair.split or 0.0}]
+            reasons[pair.key] = " ".join(dict.fromkeys(kept.failed[n] for n in names if n in kept.failed))
+        judged = judge_pairs(pairs, members, reasons, seed=bench.seed)
+        figures = [f for task, found in judged["tasks"].items() for f in _figures(task, found, len(judged["tasks"]))]
+        counts = {
+            task: {k: found[k] for k in ("asked", "answered", "failed")} for task, found in judged["tasks"].items()
+        }
+        failed = sum(c["failed"] for c in counts.values())
+        return Found(
+            figures,
+            judged["items"],
+            {
+                "data": {"identity": pairs_identity(pairs), "pairs": len(pairs)},
+                "reductions": dict(_WORDS),
+                "counts": counts,
+            },
+            [f"{failed} of {len(pairs)} pairs have no score: {judged['failures'][0]['reason']}"] if failed else [],
+            {"kinds": judged["kinds"], "failures": judged["failures"]},
+        )
+
+
+def _name(path: Path, root: Path, start: float) -> str:
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return name if not start else f"{name}@{start:.3f}"
+
+
+def _member(path: Path, root: Path, split: float | None, answers: Mapping[str, Answer]) -> Member | None:
+    names = [_name(path, root, 0.0), *([] if split is None else [_name(path, root, split)])]
+    if any(name not in answers for name in names):
+        return None
+    whole, *alone = (_Told(**answers[name]) for name in names)
+    return Member(whole, split, alone[0] if alone else None)
+
+
+def _figures(task: str, found: Mapping[str, Any], tasks: int) -> list[Figure]:
+    label = f"{task}: " if tasks > 1 else ""
+    return [
+        Figure(f"{task}.{name}", f"{label}{words}", "share", Estimate(**found[name]["accuracy"]))
+        for name, words in _WORDS.items()
+        if name in REDUCTIONS and name in found
+    ]
