@@ -16,8 +16,9 @@ __all__ = ["Distance", "Frames", "GroupDistances", "group_distances"]
 
 Distance = Literal["angular", "euclidean", "identical"]
 
-_BITS = 28
-"""The greatest distance of two frames is 2^28 of the steps on which costs are counted."""
+_BITS = 24
+"""Costs are counted in steps of the greatest distance of two frames by 2^24: as finely as float32 can tell, and so
+coarsely that what is equal stays equal when it is computed in float64."""
 
 _AT_ONCE = 1 << 22
 """Distances of frames at once: some ten thousand pairs of items."""

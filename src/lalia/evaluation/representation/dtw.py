@@ -47,7 +47,7 @@ def warped(costs: np.ndarray, pairs: Blocks) -> np.ndarray:
     the distance is symmetric; public implementations take the one that they meet first when they trace it back, which
     depends on the order of the two (on units, 1 in 2000 pairs differs).
 
-    :param costs: flat, in a precision in which sums over a path are exact: below 2^40 in float64, below 2^12 in
+    :param costs: flat, in a precision in which sums over a path are exact: below 2^41 in float64, below 2^12 in
         float32.
     """
     # The shorter sequence is down: the distance is symmetric, and fewer shapes are padded less.
@@ -55,12 +55,15 @@ def warped(costs: np.ndarray, pairs: Blocks) -> np.ndarray:
     down, across = np.where(turned, pairs.column, pairs.row), np.where(turned, pairs.row, pairs.column)
     n, m = np.minimum(pairs.rows, pairs.columns), np.maximum(pairs.rows, pairs.columns)
     # Every second row of shapes backwards, so that neighbours are alike.
-    order = np.lexsort((np.where(n // 2 % 2, -m, m), n // 2))
+    width = int(m.max()) + 1
+    shape = n // 2 * width + np.where(n // 2 % 2, width - 1 - m, m)
+    # Small numbers are sorted by their digits.
+    order = np.argsort(shape.astype(np.uint16) if shape.max() < 1 << 16 else shape, kind="stable")
     result = np.empty(len(n))
     for first in range(0, len(order), _PAIRS):
         chosen = order[first : first + _PAIRS]
         # Those that end together stand together.
-        chosen = chosen[np.argsort((n + m)[chosen], kind="stable")]
+        chosen = chosen[np.argsort(n[chosen] + m[chosen], kind="stable")]
         ends = _ends(costs, pairs.start[chosen], down[chosen], across[chosen], n[chosen], m[chosen])
         whole = np.floor(ends)
         result[chosen] = whole / ((ends - whole) * STEPS)
