@@ -6,6 +6,7 @@ Interspeech 2013). The task, its averages and its constants are those of the Zer
 fastabx, an item has its last frame.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def frames_of_item(item: Item, representation: Representation) -> Tensor:
         raise DataError(f"There is no recording {item.file!r}, which an item names. Add it.")
     # In decimals: 0.07 s by 50 Hz is 3.5 frames, and not a trifle more.
     first, last = (round(t * representation.frame_rate - 0.5, 6) for t in (item.onset, item.offset))
-    start, stop = int(np.ceil(first)), int(np.floor(last)) + 1
+    start, stop = math.ceil(first), math.floor(last) + 1
     if not 0 <= start < stop <= len(frames):
         raise DataError(
             f"{item.file!r} has {len(frames)} frames, but its item from {item.onset} to {item.offset} s would be "

@@ -54,7 +54,7 @@ def phone_of_frames(phones: Sequence[Word], frames: int, frame_rate: float) -> l
             )
         before = phone.end
         # In decimals, as where items are cut.
-        first, last = (int(np.ceil(round(t * frame_rate - 0.5, 6))) for t in (phone.start, phone.end))
+        first, last = (math.ceil(round(t * frame_rate - 0.5, 6)) for t in (phone.start, phone.end))
         for i in range(max(first, 0), min(last, frames)):
             labels[i] = phone.text
     return labels
