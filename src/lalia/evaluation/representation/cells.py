@@ -84,11 +84,17 @@ def cells_of(
                     yield a, b, x
 
     table = np.array(list(found()), np.int64).reshape(-1, 3)
+    # Groups that nothing is compared with need no frames.
+    used, table = np.unique(table, return_inverse=True)
+    kept = [groups[n] for n in used]
+    a, b, x = table.reshape(-1, 3).T
     return Cells(
-        np.array([i for group in groups for i in members[group]], np.int64),
-        groups,
-        np.concatenate(([0], np.cumsum([len(members[group]) for group in groups]))),
-        *table.T,
+        np.array([i for group in kept for i in members[group]], np.int64),
+        kept,
+        np.concatenate(([0], np.cumsum([len(members[group]) for group in kept], dtype=np.int64))),
+        a,
+        b,
+        x,
     )
 
 
