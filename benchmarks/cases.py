@@ -8,7 +8,7 @@ from lalia.recipes import names
 
 __all__ = ["CASES", "Aim", "Case", "Quantity", "find"]
 
-Quantity = Literal["tokens/s", "frames/s", "x real time", "real-time factor", "ms"]
+Quantity = Literal["tokens/s", "frames/s", "items/s", "x real time", "real-time factor", "ms"]
 """Work per second, seconds of computing per second of sound, or milliseconds to wait."""
 
 
@@ -175,6 +175,19 @@ def _generate_moshi(rows: int) -> Case:
     )
 
 
+def _abx(name: str, context: Literal["within", "any"], **options: Any) -> Case:
+    return Case(
+        "abx",
+        name,
+        "abx",
+        "zerospeech-libriabx2, the code of the ZeroSpeech challenge",
+        "items/s",
+        Aim("ratio", 2.0),
+        {"context": context, "dim": 256, **options},
+        {"dim": 64},
+    )
+
+
 def _recipe(name: str) -> Case:
     return Case(
         "recipes", name, "recipes", None, "tokens/s", None, {"recipe": name, "steps": 4, "seconds": 2.0}, {"steps": 2}
@@ -208,6 +221,8 @@ CASES = (
     _train_moshi_alone("bf16"),
     _generate_moshi(1),
     _generate_moshi(8),
+    _abx("triphones", "within", contexts=40, phones=3, most=3, frames=(6, 16)),
+    _abx("phones", "any", contexts=1, phones=10, most=9, frames=(3, 9)),
     *(_recipe(name) for name in names()),
 )
 

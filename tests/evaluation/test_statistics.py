@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lalia.evaluation.statistics import Estimate, bootstrap, bootstrap_ratio, mean, share, sign_flip, wilson
+from lalia.evaluation.statistics import Estimate, bootstrap, bootstrap_ratio, jackknife, mean, share, sign_flip, wilson
 
 
 def naive_bootstrap(top: list[float], bottom: list[float], resamples: int) -> tuple[float, float]:
@@ -110,3 +110,12 @@ def test_sign_flips_written_out() -> None:
     assert sign_flip(rng.standard_normal(30)) > 0.02
     assert sign_flip(1 + 0.1 * rng.standard_normal(30)) < 0.001
     assert math.isnan(sign_flip([]))
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    values = np.array([1.0, 2.0, 4.0, 7.0])
+    found = jackknife(values.mean(), [np.delete(values, i).mean() for i in range(4)])
+    half = 1.959963984540054 * values.std(ddof=1) / 2
+    assert (found.low, found.value, found.high) == pytest.approx((3.5 - half, 3.5, 3.5 + half))
+    assert found.n == 4
+    assert math.isnan(jackknife(1.0, []).low)
