@@ -52,6 +52,17 @@ def test_choices_within_others_and_choices_that_are_letters() -> None:
     assert read_choice("3.5", ["3", "3.5", "5"]) == 1
 
 
+def test_chords_and_equal_choices() -> None:
+    chords = ["C major", "G major", "D major", "A minor"]
+    assert read_choice("The answer is C major.", chords) == 0
+    assert read_choice("Answer: C", chords) == 2
+    assert read_choice("C. D major", chords) == 2
+    # A set of questions that is in use has such.
+    assert read_choice("C", ["thirteen", "twenty", "thirteen"]) == 0
+    assert read_choice("I counted thirteen", ["thirteen", "twenty", "thirteen"]) == 0
+    assert read_choice("A", ["Yes", "No", "Not sure"]) == 0
+
+
 @given(st.text(alphabet="ABCD abcd.:()ors", max_size=14))
 def test_where_two_letters_stand_alone_none_is_taken_from_the_middle(reply: str) -> None:
     found = read_letter(reply, 4)

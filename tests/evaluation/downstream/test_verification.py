@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lalia.errors import DataError
@@ -32,6 +32,7 @@ def naive(pairs: list[tuple[bool, int]], p_target: float = 0.01) -> tuple[float,
     return eer, cost
 
 
+@settings(max_examples=25, deadline=None)
 @given(trials)
 def test_agrees_with_the_definition(pairs: list[tuple[bool, int]]) -> None:
     targets = {f"{i:02}": same for i, (same, _) in enumerate(pairs)}

@@ -42,6 +42,7 @@ def test_reading_and_scoring(folder: Path, tmp_path: Path) -> None:
     items = read_voxeval(folder)
     assert [x.id for x in items] == [f"{SUBJECT}/00000000", f"{SUBJECT}/00000001"]
     assert items[0].text == "What, is 1 + 1?"
+    assert (items[0].references, items[0].extra["letter"]) == (("two",), "B")
     assert items[1].audio == (folder / "test" / "alloy" / SUBJECT / "00000001_question.mp3",)
     results = tmp_path / "alloy_5shot"
     results.mkdir()

@@ -85,24 +85,29 @@ def _mentioned(text: str) -> list[str]:
 def read_choice(reply: str, choices: Sequence[str]) -> int | None:
     """The place of the one choice that a reply gives, by its letter or its text; None where it does not say.
 
-    A letter goes before text. A letter whose text the reply does not have while it has another's is a contradiction.
-    Without a letter, exactly one choice's words must be in the reply, in a row and not denied; a text that is part of
-    a longer one that is there ("man" in "old man") does not count. Letters are not looked for where the choices are
-    letters' texts themselves (musical notes), but for the reply that is nothing else.
+    A reply that is a choice's text and nothing else is that. Then its letter decides; a letter whose text the reply
+    does not have while it has another's is a contradiction. Without a letter, exactly one choice's words must be in
+    the reply, in a row and not denied; a text that is part of a longer one that is there ("man" in "old man") does not
+    count. Where choices begin with letters themselves ("C major"), text goes before letters, and where one is a letter
+    (a note), letters are only that. Of choices with the same text, which suites have, the first stands for all.
 
     :param choices: their texts; empty where only the letters are known.
     """
     texts = [_words(choice) for choice in choices]
-    ambiguous = any(len(t) == 1 and len(t[0]) == 1 for t in texts)
     said = _words(_plain(reply))
-    for i, text in enumerate(texts):
-        if text and text == said:
-            return i
-    letter = None if ambiguous else read_letter(reply, len(choices))
+    if said in texts and said:
+        return texts.index(said)
     found = _found(said, texts)
-    if letter is not None:
-        return None if found and texts[letter] and letter not in found else letter
-    return found.pop() if len(found) == 1 else None
+    begins = [text[0] for text in texts if text and len(text[0].rstrip("#")) == 1 and text[0][0].isalpha()]
+    if any(len(text) == 1 and text[0] in begins for text in texts) or (set(begins) - {"a", "i"} and found):
+        letter = None
+    else:
+        letter = read_letter(reply, len(choices))
+    if letter is None:
+        return found.pop() if len(found) == 1 else None
+    # Of equal texts, the first; the empty ones are not known to be equal.
+    first = texts.index(texts[letter]) if texts[letter] else letter
+    return None if found and texts[letter] and first not in found else first
 
 
 def _found(said: Sequence[str], texts: Sequence[Sequence[str]]) -> set[int]:
@@ -114,7 +119,7 @@ def _found(said: Sequence[str], texts: Sequence[Sequence[str]]) -> set[int]:
         if list(said[start : start + len(text)]) == list(text)
     ]
     return {
-        i
+        texts.index(texts[i])
         for start, end, i in places
         if not _denied(said, start)
         and not any(a <= start and end <= b and b - a > end - start for a, b, _ in places)

@@ -67,5 +67,6 @@ def _right(item: Item) -> int:
     if answer in item.choices:
         return item.choices.index(answer)
     if len(answer) == 1 and 0 <= ord(answer.upper()) - ord("A") < len(item.choices):
-        return ord(answer.upper()) - ord("A")
+        place = ord(answer.upper()) - ord("A")
+        return item.choices.index(item.choices[place]) if item.choices[place] else place
     raise DataError(f"The answer to {item.id!r} is {answer!r}, none of its choices. Fetch the file again.")

@@ -46,15 +46,16 @@ def read_voxeval(folder: str | Path, *, setting: str = "alloy", subjects: Sequen
         for number, row in enumerate(_rows(root / f"{subject}.csv")):
             if len(row) < _COLUMNS or row[5].strip() not in ("A", "B", "C", "D"):
                 raise DataError(f"{root / subject}.csv, row {number} is no question, four choices and a letter.")
+            letter = row[5].strip()
             found.append(
                 Item(
                     id=f"{subject}/{number:08d}",
                     audio=(root / setting / subject / f"{number:08d}_question.mp3",),
                     text=row[0],
                     choices=tuple(row[1:5]),
-                    references=(row[5].strip(),),
+                    references=(row[1 + "ABCD".index(letter)],),
                     group=subject,
-                    extra={"setting": setting},
+                    extra={"setting": setting, "letter": letter},
                 )
             )
     return found
