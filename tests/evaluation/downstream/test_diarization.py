@@ -37,7 +37,7 @@ def naive(said: list[Turn], heard: list[Turn]) -> tuple[float, float]:
     return errors / sum(map(len, a)), float(len(ours))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(turns, turns)
 def test_agrees_with_the_definition(said: list[Turn], heard: list[Turn]) -> None:
     found = diarization({"x": said}, {"x": heard})
@@ -46,7 +46,7 @@ def test_agrees_with_the_definition(said: list[Turn], heard: list[Turn]) -> None
     assert math.fsum(parts) == pytest.approx(found.value)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(turns, turns, st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
 def test_agrees_with_pyannote(said: list[Turn], heard: list[Turn], collar: float, skip_overlap: bool) -> None:
     core = pytest.importorskip("pyannote.core")

@@ -11,7 +11,7 @@ from lalia.evaluation.text import NORMALIZERS, Basic, NoPunctuation, Verbatim, n
 texts = st.lists(st.sampled_from(["a", "bb", "c,", "D"]), min_size=1, max_size=6).map(" ".join)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_corpus_rates_are_those_of_jiwer(pairs: list[tuple[str, str]]) -> None:
     jiwer = pytest.importorskip("jiwer")

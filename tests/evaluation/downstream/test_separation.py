@@ -23,7 +23,7 @@ def naive(estimate: list[float], reference: list[float]) -> float:
     return 10 * math.log10(sum(t * t for t in target) / sum(r * r for r in rest))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000))
 def test_agrees_with_the_definition_and_with_torchmetrics(seed: int) -> None:
     public = pytest.importorskip("torchmetrics.functional.audio")
@@ -36,7 +36,7 @@ def test_agrees_with_the_definition_and_with_torchmetrics(seed: int) -> None:
     assert float(si_sdr(7 * estimate + 3, reference)) == pytest.approx(found)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.integers(1, 4))
 def test_the_order_is_the_best_of_all(seed: int, sources: int) -> None:
     references = noise(seed, sources, 50)

@@ -26,7 +26,7 @@ def naive(said: list[dict[str, list[str]]], heard: list[dict[str, list[str]]]) -
     return sum(scores) / len(scores), jiwer.cer([v for v, _ in pairs], [w for _, w in pairs]) if pairs else 0.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(slots, slots), min_size=1, max_size=5))
 def test_agrees_with_the_definition(pairs: list[tuple[dict[str, list[str]], dict[str, list[str]]]]) -> None:
     said, heard = ({str(i): p[side] for i, p in enumerate(pairs)} for side in (0, 1))

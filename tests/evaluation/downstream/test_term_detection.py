@@ -29,7 +29,7 @@ def naive(queries: list[tuple[set[str], dict[str, int]]], seconds: float, beta: 
     return max(map(value, thetas))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(query, min_size=1, max_size=4).filter(lambda x: any(t for t, _ in x)), st.sampled_from([1.0, 999.9]))
 def test_agrees_with_the_definition(queries: list[tuple[set[str], dict[str, int]]], beta: float) -> None:
     targets = {f"q{i}": t for i, (t, _) in enumerate(queries)}

@@ -18,7 +18,7 @@ sacrebleu = pytest.importorskip("sacrebleu")
 words = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat."]), max_size=9).map(" ".join)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=4))
 def test_the_score_and_the_resampled_score_are_those_of_sacrebleu(pairs: list[tuple[str, str]]) -> None:
     references, said = ([p[i] for p in pairs] for i in (0, 1))

@@ -32,7 +32,7 @@ def naive(pairs: list[tuple[bool, int]], p_target: float = 0.01) -> tuple[float,
     return eer, cost
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(trials)
 def test_agrees_with_the_definition(pairs: list[tuple[bool, int]]) -> None:
     targets = {f"{i:02}": same for i, (same, _) in enumerate(pairs)}

@@ -79,7 +79,7 @@ def _holds(instruction: str, a: Mapping[str, Any], reply: str, detect: DetectLan
         case "number_words":
             return _compare(len(re.findall(r"\w+", reply)), a["relation"], a["num_words"])
         case "nth_paragraph_first_word":
-            return _first_word(reply, a["num_paragraphs"], a["nth_paragraph"]) == a["first_word"].lower()
+            return _first_word(reply, a["num_paragraphs"], int(a["nth_paragraph"])) == a["first_word"].lower()
         case "number_placeholders":
             return len(re.findall(r"\[.*?\]", reply)) >= a["num_placeholders"]
         case "postscript":
