@@ -73,14 +73,12 @@ def verification(
 
 @dataclass(frozen=True)
 class _Curve:
-    """Trials from the highest score down.
+    """Trials from the highest score down, which is also the order in which they are drawn.
 
-    :param order: of the trials.
-    :param same: whether each is a target, in that order.
+    :param same: whether each is a target.
     :param ends: the last of each run of equal scores.
     """
 
-    order: np.ndarray
     same: np.ndarray
     ends: np.ndarray
 
@@ -88,13 +86,13 @@ class _Curve:
     def of(cls, scores: np.ndarray, same: np.ndarray) -> "_Curve":
         order = np.argsort(-scores, kind="stable")
         ranked = scores[order]
-        return cls(order, same[order], np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1))
+        return cls(same[order], np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1))
 
     def rates(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Miss and false-alarm rates [R, thresholds + 1] of draws [R, trials], from accepting none to accepting all."""
-        weights = drawn[:, self.order]
-        accepted = np.cumsum(weights * self.same, 1), np.cumsum(weights * ~self.same, 1)
-        hits, alarms = (np.pad(a[:, self.ends], ((0, 0), (1, 0))) / a[:, -1:] for a in accepted)
+        right = np.cumsum(drawn * self.same, 1)[:, self.ends]
+        wrong = np.cumsum(drawn, 1)[:, self.ends] - right
+        hits, alarms = (np.pad(a, ((0, 0), (1, 0))) / a[:, -1:] for a in (right, wrong))
         return 1 - hits, alarms
 
 
