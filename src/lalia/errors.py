@@ -10,6 +10,7 @@
     ├── DataError           a manifest or a token shard that cannot be used
     ├── CheckpointError     a checkpoint that is missing, incomplete or of another model
     ├── OutputError         a file or folder that cannot be written
+    ├── JudgeError          a judge that gave no answer, or none that can be read
     ├── WeightsError        third-party weights that cannot be had or do not verify
     └── MissingDependency   an optional package that this call needs
 
@@ -22,6 +23,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "JudgeError",
     "LaliaError",
     "LayoutError",
     "MissingDependency",
@@ -61,6 +63,10 @@ class CheckpointError(LaliaError):
 
 class OutputError(LaliaError):
     """A file or folder that cannot be written."""
+
+
+class JudgeError(LaliaError):
+    """A judge that gave no answer, or none that can be read."""
 
 
 class WeightsError(LaliaError):

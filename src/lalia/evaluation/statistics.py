@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RESAMPLES", "Estimate", "bootstrap", "bootstrap_ratio", "jackknife", "mean", "share", "sign_flip", "wilson"]
+__all__ = [
+    "RESAMPLES",
+    "Estimate",
+    "bootstrap",
+    "bootstrap_counts",
+    "bootstrap_ratio",
+    "jackknife",
+    "mean",
+    "share",
+    "sign_flip",
+    "wilson",
+]
 
 RESAMPLES = 10_000
 
@@ -144,6 +155,33 @@ def jackknife(value: float, without: Sequence[float]) -> Estimate:
         return Estimate(value, math.nan, math.nan, n)
     half = _Z95 * math.sqrt((n - 1) / n * float(((values - values.mean()) ** 2).sum()))
     return Estimate(value, value - half, value + half, n)
+
+
+def bootstrap_counts(
+    statistic: Callable[[np.ndarray], np.ndarray], n: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """The bootstrap of a statistic that is easier to say of how often each unit is drawn than of the units.
+
+    So a curve over sorted scores is sorted once, and a corpus score is a product of counts and sums per unit.
+
+    :param statistic: of counts [R, n] in float64 to [R]; ones are all units, once each.
+    :param n: how many units there are.
+    :returns: NaN throughout where there is no unit.
+    """
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    rng = np.random.default_rng(seed)
+    rows = max(_BLOCK // n, 1)
+    drawn = np.empty(resamples)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for start in range(0, resamples, rows):
+            chosen = rng.integers(0, n, (min(rows, resamples - start), n))
+            counts = np.stack([np.bincount(row, minlength=n) for row in chosen]).astype(np.float64)
+            drawn[start : start + len(counts)] = statistic(counts)
+        value = float(statistic(np.ones((1, n)))[0])
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (math.nan, math.nan)
+    return Estimate(value, float(low), float(high), n)
 
 
 def sign_flip(differences: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> float:

@@ -4,11 +4,26 @@ import re
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-__all__ = ["Basic", "Edits", "Normalizer", "WhisperEnglish", "character_edits", "edits", "word_edits"]
+from lalia.errors import ConfigError
+
+__all__ = [
+    "NORMALIZERS",
+    "Basic",
+    "Edits",
+    "NoPunctuation",
+    "Normalizer",
+    "NormalizerName",
+    "Verbatim",
+    "WhisperEnglish",
+    "character_edits",
+    "edits",
+    "normalizer_named",
+    "word_edits",
+]
 
 
 class Normalizer(Protocol):
@@ -18,6 +33,30 @@ class Normalizer(Protocol):
     version: str
 
     def __call__(self, text: str) -> str: ...
+
+
+class Verbatim:
+    """The text as it is, but for white space: case and punctuation count, as they do in ``jiwer.wer``."""
+
+    name = "none"
+    version = "1"
+
+    def __call__(self, text: str) -> str:
+        return " ".join(text.split())
+
+
+class NoPunctuation:
+    """Case as it is; every punctuation mark and symbol (Unicode P and S) is taken out. Any language.
+
+    Marks inside words go too ("don't" is "dont"), so that what is left does not depend on how they are typed.
+    """
+
+    name = "punctuation-removed"
+    version = "1"
+
+    def __call__(self, text: str) -> str:
+        text = unicodedata.normalize("NFKC", text)
+        return " ".join("".join(c for c in text if unicodedata.category(c)[0] not in "PS").split())
 
 
 class Basic:
@@ -54,6 +93,27 @@ class WhisperEnglish:
 
     def __call__(self, text: str) -> str:
         return " ".join(self._normalize(text).split())
+
+
+NormalizerName = Literal["none", "punctuation-removed", "basic", "whisper-english"]
+NORMALIZERS: tuple[NormalizerName, ...] = get_args(NormalizerName)
+
+
+def normalizer_named(name: NormalizerName) -> Normalizer:
+    """A normaliser by the name that results give.
+
+    :raises ConfigError: there is none of that name.
+    """
+    match name:
+        case "none":
+            return Verbatim()
+        case "punctuation-removed":
+            return NoPunctuation()
+        case "basic":
+            return Basic()
+        case "whisper-english":
+            return WhisperEnglish()
+    raise ConfigError(f"There is no normaliser {name!r}. There are {', '.join(NORMALIZERS)}.")
 
 
 @dataclass(frozen=True)
@@ -110,6 +170,12 @@ def word_edits(reference: str, hypothesis: str) -> Edits:
     return edits(reference.split(), hypothesis.split())
 
 
-def character_edits(reference: str, hypothesis: str) -> Edits:
-    """Edits between the characters of two normalised texts; the spaces between words count."""
+def character_edits(reference: str, hypothesis: str, *, spaces: bool = True) -> Edits:
+    """Edits between the characters of two normalised texts.
+
+    :param spaces: whether the spaces between words count. In writing without word spaces (Chinese, Japanese, Thai)
+        a recogniser sets them as it likes, and they should not.
+    """
+    if not spaces:
+        reference, hypothesis = ("".join(text.split()) for text in (reference, hypothesis))
     return edits(reference, hypothesis)
