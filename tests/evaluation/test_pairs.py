@@ -105,8 +105,8 @@ def test_all_failed(file_of, told) -> None:
     assert result["tasks"]["t"]["sum"]["accuracy"]["value"] is None
 
 
-def member(told, n: int, total: float, split: float | None = None, alone=None) -> Member:
-    return Member(told(n, total), split, None if alone is None else told(1, alone))
+def member(n: int, total: float) -> Member:
+    return Member(Told10([total / n] * n))
 
 
 @given(
@@ -120,10 +120,10 @@ def member(told, n: int, total: float, split: float | None = None, alone=None) -
     ),
     st.randoms(),
 )
-def test_accuracy_is_that_of_the_definition(rows, random, told) -> None:
+def test_accuracy_is_that_of_the_definition(rows, random) -> None:
     """The mean over pairs of the mean over voices, whatever the order."""
     pairs = [Pair("t", pair, Path("p"), Path("n"), voice) for pair, voice, *_ in rows]
-    members = {p.key: (member(told, *a), member(told, *b)) for p, (*_, a, b) in zip(pairs, rows, strict=True)}
+    members = {p.key: (member(*a), member(*b)) for p, (*_, a, b) in zip(pairs, rows, strict=True)}
     wins: dict[str, dict[str, list[float]]] = {"sum": {}, "mean": {}}
     for pair, _, (n, a), (m, b) in rows:
         wins["sum"].setdefault(pair, []).append((a > b) + (a == b) / 2)
@@ -158,10 +158,10 @@ def test_what_follows_the_prompt_is_scored_by_itself(told) -> None:
     assert set(found["tasks"]["t"]) >= set(REDUCTIONS)
 
 
-def test_a_difference_that_rounding_makes_is_a_tie(told) -> None:
+def test_a_difference_that_rounding_makes_is_a_tie() -> None:
     pair = Pair("t", "1", Path("p"), Path("n"))
     for more, win in ((9e-5, 0.5), (2e-4, 1.0)):
-        found = judge_pairs([pair], {pair.key: (member(told, 10, -30.0 + more), member(told, 10, -30.0))}, {})
+        found = judge_pairs([pair], {pair.key: (member(10, -30.0 + more), member(10, -30.0))}, {})
         assert found["items"][0]["wins"] == {"sum": win, "mean": win}
 
 
