@@ -12,6 +12,7 @@ __all__ = [
     "Estimate",
     "bootstrap",
     "bootstrap_counts",
+    "bootstrap_many",
     "bootstrap_ratio",
     "jackknife",
     "mean",
@@ -125,18 +126,40 @@ def bootstrap(
     :param columns: one value per unit in each.
     :returns: NaN throughout where there is no unit.
     """
+
+    def alone(*drawn: np.ndarray) -> np.ndarray:
+        return statistic(*drawn)[:, None]
+
+    return bootstrap_many(alone, *columns, seed=seed, resamples=resamples, figures=1)[0]
+
+
+def bootstrap_many(
+    statistic: Callable[..., np.ndarray],
+    *columns: Sequence[float],
+    figures: int,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> list[Estimate]:
+    """Several statistics of the same resamples, see `bootstrap`.
+
+    :param statistic: of arrays [R, n], one for each column, to [R, figures]; what is not finite is in no interval.
+    :param figures: how many it gives.
+    """
     values = [np.asarray(column, np.float64) for column in columns]
     n = len(values[0])
     assert all(len(column) == n for column in values), "every column has a value per unit"
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return [Estimate(math.nan, math.nan, math.nan, 0)] * figures
     chosen = np.random.default_rng(seed).integers(0, n, (resamples, n))
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = statistic(*(column[chosen] for column in values))
-        value = float(statistic(*(column[None] for column in values))[0])
-    drawn = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (math.nan, math.nan)
-    return Estimate(value, float(low), float(high), n)
+        value = statistic(*(column[None] for column in values))[0]
+    found = []
+    for k in range(figures):
+        finite = drawn[np.isfinite(drawn[:, k]), k]
+        low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (math.nan, math.nan)
+        found.append(Estimate(float(value[k]), float(low), float(high), n))
+    return found
 
 
 def jackknife(value: float, without: Sequence[float]) -> Estimate:
