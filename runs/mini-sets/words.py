@@ -143,14 +143,17 @@ class Letters:
         return "".join(c for _, c in chunks[1:])
 
 
-def mutants(phones: Phones, rng: random.Random, consonants: list[str]) -> Iterator[Phones]:
+def mutants(stressed: Phones, rng: random.Random, consonants: list[str]) -> Iterator[Phones]:
     """Other phones in a third of the places. The reduced vowel stays one, and no other becomes it."""
+    phones = plain(stressed)
     places = [i for i, p in enumerate(phones) if p != "AX"]
     vowels = sorted(VOWELS - {"AX"})
     for _ in range(TRIES):
         made = list(phones)
         for i in rng.sample(places, max(round(len(phones) / 3), 1)):
-            made[i] = rng.choice([p for p in (vowels if phones[i] in VOWELS else consonants) if p != phones[i]])
+            others = consonants if phones[i] not in VOWELS else vowels
+            # AH without stress would be the reduced vowel.
+            made[i] = rng.choice([p for p in others if p != phones[i] and f"{p}{stressed[i][-1]}" != "AH0"])
         yield tuple(made)
 
 
@@ -204,7 +207,7 @@ def main() -> None:
             phones = plain(stressed)
             target = bigrams.log_prob(phones)
             found: dict[Phones, tuple[float, str]] = {}
-            for other in mutants(phones, rng, consonants):
+            for other in mutants(stressed, rng, consonants):
                 difference = target - bigrams.log_prob(other)
                 clear = tuple("AH" if p == "AX" else p for p in other)
                 if other in found or abs(difference) > 0.5 or clear in said_clearly or not bigrams.heard(other):

@@ -172,6 +172,9 @@ _PHENOMENA: tuple[Callable[[random.Random], Iterator[_Group]], ...] = (
 )
 """After BLiMP (Warstadt et al. 2020, table 2), as far as one word can be exchanged for another."""
 
+_IN_VAIN = 200
+"""After so many sentences in a row that were there, there are no others."""
+
 _OPTIONS = 4
 """Sentences that are no twins are drawn so often, to have a choice of what is longer."""
 
@@ -183,16 +186,18 @@ def sentences(per_subtype: int, seed: int) -> list[list[_Group]]:
     :raises ConfigError: there are not so many different ones.
     """
     found: list[list[_Group]] = []
+    seen: set[str] = set()
     for n, phenomenon in enumerate(_PHENOMENA):
         draw = random.Random(f"{seed}:{n}")
         for part in range(len(list(phenomenon(draw)))):
-            seen: set[str] = set()
             places: list[list[_Group]] = []
-            enough = 0
-            for _ in range(100 * per_subtype):
+            enough = in_vain = 0
+            while in_vain < _IN_VAIN:
                 group = list(phenomenon(draw))[part]
                 if any(s.right in seen for s in group):
+                    in_vain += 1
                     continue
+                in_vain = 0
                 seen |= {s.right for s in group}
                 options = _OPTIONS if len(group) == 1 else 1
                 if places and len(places[-1]) < options:
