@@ -1,10 +1,11 @@
 """Synthesizers: programs that read text out, behind one small protocol."""
 
 import importlib
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from lalia.audio import Audio
 from lalia.data.manifest import Word
 from lalia.errors import AudioError, ConfigError, MissingDependency, WeightsError
 
-__all__ = ["Espeak", "Flite", "Kokoro", "Spoken", "Synthesizer"]
+__all__ = ["Espeak", "Flite", "Kokoro", "PhoneSynthesizer", "Spoken", "Synthesizer"]
 
 SLOWEST, FASTEST = 0.5, 2.0
 
@@ -58,6 +59,24 @@ class Synthesizer(Protocol):
         ...
 
 
+class PhoneSynthesizer(Synthesizer, Protocol):
+    """What also reads out phones, of which there need be no word."""
+
+    @property
+    def version(self) -> str:
+        """Of the program: one version makes the same sound of the same text, bit for bit."""
+        ...
+
+    def speak_phones(self, phones: Sequence[str], voice: str, speed: float = 1.0) -> Spoken:
+        """One word, as it is pronounced.
+
+        :param phones: ARPAbet with stress, as in the CMU dictionary: ``B R IH1 K``.
+        :raises AudioError: one of them is none.
+        :raises ConfigError: no such voice or speed.
+        """
+        ...
+
+
 class Flite:
     """CMU Flite (Black and Lenzo 2001): small, 50 times faster than real time, and plainly synthetic.
 
@@ -65,16 +84,22 @@ class Flite:
     by diphones. The program and its voices are free, under a licence like BSD's.
 
     :param program: its name or path.
+    :param segments: tell the phones of what was read, and their times. It is off where nobody asks, for a corpus would
+        keep them.
     :raises WeightsError: it is not there.
     """
 
     name = "flite"
 
-    def __init__(self, program: str = "flite") -> None:
+    def __init__(self, program: str = "flite", *, segments: bool = False) -> None:
         found = shutil.which(program)
         if found is None:
             raise WeightsError(f"There is no program {program!r} on the PATH. Install flite (a package of Debian).")
-        self.program = found
+        self.program, self.segments = found, segments
+
+    @cached_property
+    def version(self) -> str:
+        return _version(self.program, r"version: (.+?) *\(")
 
     @cached_property
     def voices(self) -> tuple[str, ...]:
@@ -84,8 +109,27 @@ class Flite:
 
     def speak(self, text: str, voice: str, speed: float = 1.0) -> Spoken:
         _check(self, text, voice, speed)
-        stretch = f"duration_stretch={1 / speed:.6g}"
-        return _run(self, text, lambda path: [self.program, "-voice", voice, "--setf", stretch, "-t", text, "-o", path])
+        return self._speak(text, ("-t", text), voice, speed)
+
+    def speak_phones(self, phones: Sequence[str], voice: str, speed: float = 1.0) -> Spoken:
+        """It has no stress, but a reduced vowel of its own."""
+        text = " ".join(phones)
+        _check(self, text, voice, speed)
+        _check_phones(self, phones)
+        said = ["ax" if p == "AH0" else p.rstrip("012").lower() for p in phones]
+        return self._speak(text, ("-p", " ".join(("pau", *said, "pau"))), voice, speed)
+
+    def _speak(self, text: str, what: tuple[str, str], voice: str, speed: float) -> Spoken:
+        options = ["-voice", voice, "--setf", f"duration_stretch={1 / speed:.6g}"]
+        if self.segments:
+            options.append("-psdur")
+        spoken, told = _run(self, text, lambda path: [self.program, *options, *what, "-o", path])
+        if not self.segments:
+            return spoken
+        # "pau:0.213 b:0.263": each phone with its end.
+        ends = [(phone, float(end)) for phone, end in re.findall(r"(\S+):([\d.]+)", told)]
+        starts = [0.0, *(end for _, end in ends)]
+        return Spoken(spoken.audio, tuple(Word(p, start, end) for (p, end), start in zip(ends, starts, strict=False)))
 
 
 class Espeak:
@@ -110,10 +154,35 @@ class Espeak:
             raise WeightsError(f"There is no program {program!r} on the PATH. Install espeak-ng (a package of Debian).")
         self.program = found
 
+    @cached_property
+    def version(self) -> str:
+        return _version(self.program, r": ([\d.]+)")
+
     def speak(self, text: str, voice: str, speed: float = 1.0) -> Spoken:
         _check(self, text, voice, speed)
+        return self._speak(text, text, voice, speed)
+
+    def speak_phones(self, phones: Sequence[str], voice: str, speed: float = 1.0) -> Spoken:
+        text = " ".join(phones)
+        _check(self, text, voice, speed)
+        _check_phones(self, phones)
+        return self._speak(text, f"[[{espeak_phones(phones)}]]", voice, speed)
+
+    def _speak(self, text: str, given: str, voice: str, speed: float) -> Spoken:
         pace = str(round(_WORDS_PER_MINUTE * speed))
-        return _run(self, text, lambda path: [self.program, "-v", voice, "-s", pace, "-w", path, "--", text])
+        return _run(self, text, lambda path: [self.program, "-v", voice, "-s", pace, "-w", path, "--", given])[0]
+
+
+_ARPABET = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
+_KIRSHENBAUM = "A: a V O: aU aI E 3: eI I i: oU OI U u: b tS d D f g h dZ k l m n N p r s S t T v w j z Z"
+_ESPEAK_PHONES: Mapping[str, str] = dict(zip(_ARPABET.split(), _KIRSHENBAUM.split(), strict=True))
+"""What espeak calls the phones of ARPAbet."""
+
+
+def espeak_phones(phones: Sequence[str]) -> str:
+    """ARPAbet with stress, as espeak writes it: the marks of stress stand before vowels, and unstressed AH is @."""
+    marks = {"1": "'", "2": ","}
+    return "".join("@" if p == "AH0" else marks.get(p[-1], "") + _ESPEAK_PHONES[p.rstrip("012")] for p in phones)
 
 
 _LANGUAGES = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "h": "hi", "i": "it", "p": "pt-br"}
@@ -175,8 +244,20 @@ def _check(engine: Synthesizer, text: str, voice: str, speed: float) -> None:
         raise AudioError(f"{engine.name} cannot read out {_short(text)}. Give it words.")
 
 
-def _run(engine: Synthesizer, text: str, command: Callable[[str], list[str]]) -> Spoken:
-    """What a program writes into the file that its command line names."""
+def _check_phones(engine: Synthesizer, phones: Sequence[str]) -> None:
+    unknown = [p for p in phones if p.rstrip("012") not in _ESPEAK_PHONES]
+    if unknown:
+        raise AudioError(f"{engine.name} knows no phone {unknown[0]!r}. Write ARPAbet, such as B R IH1 K.")
+
+
+def _version(program: str, pattern: str) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=30)
+    found = re.search(pattern, done.stdout)
+    return found[1] if found else "unknown"
+
+
+def _run(engine: Synthesizer, text: str, command: Callable[[str], list[str]]) -> tuple[Spoken, str]:
+    """What a program writes into the file that its command line names, and what it prints."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
         try:
@@ -185,7 +266,7 @@ def _run(engine: Synthesizer, text: str, command: Callable[[str], list[str]]) ->
             raise _unspoken(engine, text, type(error).__name__) from None
         if done.returncode or not path.exists():
             raise _unspoken(engine, text, f"exit status {done.returncode}")
-        return Spoken(Audio.load(path, mono=True))
+        return Spoken(Audio.load(path, mono=True)), done.stdout.decode(errors="replace")
 
 
 def _unspoken(engine: Synthesizer, text: str, reason: str) -> AudioError:
