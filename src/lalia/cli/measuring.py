@@ -1,5 +1,6 @@
 """The command that measures."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +18,15 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[BENCHMARK]...",
-            help="answers, transcribe, say, latency, memory, tone, turns, robustness: these by default; and scenes.",
+            help="answers, transcribe, say, latency, memory, tone, turns, robustness, mini-words, mini-grammar, "
+            "mini-stories, mini-acoustics: those of these that the model can do, by default; scenes; and pairs.",
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Recordings for transcribe, best with texts in a manifest.jsonl.")
+        Path | None,
+        typer.Option(
+            "--data", help="Recordings for transcribe, best with texts in a manifest.jsonl; a manifest of pairs."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write everything to this JSON file, item by item.")
@@ -31,12 +36,17 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first items only, for a first look.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, max=512, help="The longest reply, as text.")] = 80,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that ask item by item.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items that are asked at once.")] = 16,
+    score_only: Annotated[
+        bool, typer.Option("--score-only", help="Score the answers of an earlier run with this -o, and ask for none.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: Json = False,
 ) -> None:
-    """Measure a model; every figure comes with its interval."""
+    """Measure a model; every figure comes with its interval. With -o, a run that was stopped goes on."""
     from lalia.data import discover
     from lalia.evaluation.benchmarks import Bench, find, table
     from lalia.evaluation.benchmarks import evaluate as run
@@ -45,8 +55,10 @@ def evaluate(
     find(benchmarks or [])
     if output is not None:
         check_writable(output)
-    recordings = None if data is None else discover([data])
-    loaded = load_model(model, device, dtype)
+    pairs = data is not None and (data.is_file() or (data / "pairs.jsonl").is_file())
+    recordings = None if data is None or pairs else discover([data])
+    load = partial(load_model, model, device, dtype)
+    loaded = None if score_only else load()
     peer = None if against is None else load_model(against, device, dtype)
     with progress("Measuring") as report:
         bench = Bench(
@@ -56,13 +68,20 @@ def evaluate(
             peer=peer,
             peer_name=against,
             data=recordings,
+            path=data if pairs else None,
+            load=load,
+            identity=_identity(model),
+            folder=None if output is None else output.with_suffix(""),
+            workers=workers,
+            batch_size=batch_size,
+            score_only=score_only,
             seed=seed,
             limit=limit,
             max_tokens=max_tokens,
             options=("--device", device, "--dtype", dtype),
             progress=lambda _, done, total: report(done, total),
         )
-        result = run(bench, benchmarks or [], out=output, identity=_identity(model), tell=tell)
+        result = run(bench, benchmarks or [], out=output, identity=bench.identity, tell=tell)
     show(result, table(result), as_json=as_json)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from lalia.errors import DataError
 from lalia.files import atomic_write, sha256
 
-__all__ = ["Pair", "load_pairs", "pairs_identity", "save_pairs"]
+__all__ = ["Pair", "contents", "load_pairs", "pairs_identity", "save_pairs"]
 
 _TEXTS = ("voice", "kind", "subtype", "prompt_text", "positive_text", "negative_text")
 
@@ -133,24 +133,28 @@ def _known(pair: Pair) -> dict[str, Any]:
     return {name: value for name, value in asdict(pair).items() if value is not None}
 
 
-def pairs_identity(pairs: Iterable[Pair]) -> str:
-    """SHA-256 of the pairs and their sound, whatever their order, shortened to 128 bits.
+def contents(pairs: Iterable[Pair]) -> dict[Path, str]:
+    """SHA-256 of each sound file.
 
-    :raises DataError: a sound file is not there.
+    :raises DataError: one is not there.
     """
     seen: dict[Path, str] = {}
-
-    def content(file: Path) -> str:
+    for file in (path for pair in pairs for path in (pair.positive, pair.negative)):
         if file not in seen:
             try:
                 seen[file] = sha256(file)
             except OSError as error:
                 raise DataError(f"{file} cannot be read ({error.strerror}). Make the pairs again.") from None
-        return seen[file]
+    return seen
 
-    def line(p: Pair) -> str:
-        return json.dumps(
-            {**_known(p), "positive": content(p.positive), "negative": content(p.negative)}, sort_keys=True
-        )
 
-    return hashlib.sha256("\n".join(sorted(map(line, pairs))).encode()).hexdigest()[:32]
+def pairs_identity(pairs: Iterable[Pair]) -> str:
+    """SHA-256 of the pairs and their sound, whatever their order, shortened to 128 bits.
+
+    :raises DataError: a sound file is not there.
+    """
+    listed = list(pairs)
+    sound = contents(listed)
+    rows = ({**_known(p), "positive": sound[p.positive], "negative": sound[p.negative]} for p in listed)
+    lines = sorted(json.dumps(row, sort_keys=True) for row in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]

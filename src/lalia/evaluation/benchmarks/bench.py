@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lalia.evaluation.benchmarks.bundled import Question, questions
 from lalia.evaluation.dnsmos import DNSMOS, Quality
 from lalia.evaluation.protocols import Recognizer
 from lalia.evaluation.text import Normalizer, WhisperEnglish
+from lalia.evaluation.text_lm import CausalLM, TextLM
 
 __all__ = ["Bench", "Exchange", "converse", "listened"]
 
@@ -105,6 +106,7 @@ class Bench:
     progress: Callable[[str, int, int], None] = _silent
     judge_weights: str = "whisper-base"
     recognizer_weights: str = "whisper-tiny.en"
+    text_lm_weights: str = "smollm2-135m-instruct"
     notes: list[str] = field(default_factory=list)
     _typed: dict[tuple[int, str], str] = field(default_factory=dict, repr=False)
 
@@ -141,6 +143,15 @@ class Bench:
     def recognizer(self) -> Recognizer:
         """What the model is compared with where it transcribes: mini's own recogniser, alone."""
         return Whisper(self.recognizer_weights)
+
+    @cached_property
+    def text_lm(self) -> TextLM:
+        """Reads texts, of which it says how likely it finds them."""
+        return CausalLM(self.text_lm_weights)
+
+    def instead(self, other: Any) -> "Bench":
+        """The same bench under which another system is asked, in this process."""
+        return replace(self, model=other, workers=1)
 
     @cached_property
     def normalizer(self) -> Normalizer:

@@ -1,25 +1,27 @@
 """Whether the better of two recordings is found more likely: by the model, by a text model, by a cascade."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lalia.audio import Audio
+from lalia.checkpoints.cache import cache_dir
 from lalia.errors import DataError
 from lalia.evaluation.benchmarks.base import Figure, Found
+from lalia.evaluation.benchmarks.baselines import baselines
 from lalia.evaluation.benchmarks.bundled import questions
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.steps import InSteps
+from lalia.evaluation.benchmarks.told import Told
 from lalia.evaluation.pair_scores import REDUCTIONS, Member, judge_pairs, likelihood
-from lalia.evaluation.pairs import Pair, load_pairs, pairs_identity
+from lalia.evaluation.pairs import Pair, contents, load_pairs, pairs_identity
+from lalia.evaluation.sets import MINI_SETS, make_set
 from lalia.evaluation.statistics import Estimate
-from lalia.files import sha256
 
 if TYPE_CHECKING:
     from lalia.evaluation.benchmarks.bench import Bench
 
-__all__ = ["MinimalPairs"]
+__all__ = ["MinimalPairs", "OfItsOwn"]
 
 _DIGITS = 5
 """Of a log-probability in nats that is kept; what else stands in a batch shows behind the fifth."""
@@ -31,23 +33,6 @@ _WORDS = {
     "continuation_mean": "the same per token",
     "pmi": "log p behind the prompt, less without it",
 }
-
-
-@dataclass(frozen=True)
-class _Told:
-    """A likelihood that was kept."""
-
-    log_probs: Sequence[float]
-    starts: Sequence[float]
-    end: float
-
-    @property
-    def tokens(self) -> int:
-        return len(self.log_probs)
-
-    @property
-    def sum(self) -> float:
-        return float(sum(self.log_probs))
 
 
 class MinimalPairs(InSteps):
@@ -71,6 +56,10 @@ class MinimalPairs(InSteps):
             raise DataError("No pairs were named. Name their manifest (JSON Lines) with --data.")
         return bench.path / "pairs.jsonl" if bench.path.is_dir() else bench.path
 
+    def shared(self, bench: "Bench") -> Path | None:
+        """The folder in which the answers of what every model is compared with are kept."""
+        return None if bench.folder is None else bench.folder / self.name
+
     def pairs(self, bench: "Bench") -> list[Pair]:
         """Those that are asked, in an order of their own."""
         pairs = sorted(load_pairs(self.manifest(bench)), key=lambda p: p.key)
@@ -84,16 +73,13 @@ class MinimalPairs(InSteps):
 
     def items(self, bench: "Bench") -> list[Item]:
         found: dict[str, Item] = {}
-        contents: dict[Path, str] = {}
-        root = self.manifest(bench).parent
-        for pair in self.pairs(bench):
+        pairs, root = self.pairs(bench), self.manifest(bench).parent
+        sound = contents(pairs)
+        for pair in pairs:
             for path in (pair.positive, pair.negative):
-                if path not in contents:
-                    contents[path] = sha256(path) if path.is_file() else "missing"
                 for start in (0.0,) if pair.split is None else (0.0, pair.split):
                     name = _name(path, root, start)
-                    asks = {"path": str(path), "from": start}
-                    found[name] = Item(name, asks, contents[path][:32])
+                    found[name] = Item(name, {"path": str(path), "from": start}, sound[path][:32])
         return list(found.values())
 
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
@@ -122,17 +108,44 @@ class MinimalPairs(InSteps):
             task: {k: found[k] for k in ("asked", "answered", "failed")} for task, found in judged["tasks"].items()
         }
         failed = sum(c["failed"] for c in counts.values())
+        others, notes = baselines(bench, pairs, self.shared(bench))
+        if failed:
+            notes.append(f"{failed} of {len(pairs)} pairs have no score: {judged['failures'][0]['reason']}")
         return Found(
-            figures,
+            [*figures, *others],
             judged["items"],
             {
                 "data": {"identity": pairs_identity(pairs), "pairs": len(pairs)},
                 "reductions": dict(_WORDS),
                 "counts": counts,
             },
-            [f"{failed} of {len(pairs)} pairs have no score: {judged['failures'][0]['reason']}"] if failed else [],
+            notes,
             {"kinds": judged["kinds"], "failures": judged["failures"]},
         )
+
+
+class OfItsOwn(MinimalPairs):
+    """A set that lalia makes, where it is asked for first: see ``lalia.evaluation.sets``.
+
+    It lies in the cache, and so does what others answer to it; ``bench.path`` names another set of its kind.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, MINI_SETS[name].asks)
+
+    def manifest(self, bench: "Bench") -> Path:
+        if bench.path is not None:
+            return super().manifest(bench)
+        return (
+            make_set(self.name, _place(self.name), progress=lambda d, n: bench.progress("making", d, n)) / "pairs.jsonl"
+        )
+
+    def shared(self, bench: "Bench") -> Path | None:
+        return super().shared(bench) if bench.path is not None else _place(f"answers-to-{self.name}")
+
+
+def _place(name: str) -> Path:
+    return cache_dir() / "sets" / name
 
 
 def _name(path: Path, root: Path, start: float) -> str:
@@ -144,7 +157,7 @@ def _member(path: Path, root: Path, split: float | None, answers: Mapping[str, A
     names = [_name(path, root, 0.0), *([] if split is None else [_name(path, root, split)])]
     if any(name not in answers for name in names):
         return None
-    whole, *alone = (_Told(**answers[name]) for name in names)
+    whole, *alone = (Told(**answers[name]) for name in names)
     return Member(whole, split, alone[0] if alone else None)
 
 

@@ -11,12 +11,14 @@ from lalia.evaluation.benchmarks.answers import Answers
 from lalia.evaluation.benchmarks.base import Benchmark
 from lalia.evaluation.benchmarks.latency import Latency
 from lalia.evaluation.benchmarks.memory import Memory
+from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
 from lalia.evaluation.benchmarks.tone import Tone
 from lalia.evaluation.benchmarks.transcribe import Transcribe
 from lalia.evaluation.benchmarks.turns import Turns
+from lalia.evaluation.sets import MINI_SETS
 
 __all__ = ["BENCHMARKS", "Goal", "find", "goals"]
 
@@ -29,9 +31,10 @@ _ALL: tuple[Benchmark, ...] = (
     Tone(),
     Turns(),
     Robustness(),
+    *(OfItsOwn(name) for name, made in MINI_SETS.items() if made.chance is not None),
 )
 """Those that are meant where none is named."""
-BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_ALL, Scenes())}
+BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), MinimalPairs())}
 
 Goal = Mapping[str, float | str]
 """``floor``, the least that will do, and ``aim``: numbers, or words where there is no number."""

@@ -14,8 +14,9 @@ def table(result: Mapping[str, Any]) -> str:
     lines = [f"{result['model']['name']}: figures with their 95 % interval, and what the model's card asks for"]
     for name, part in result["results"].items():
         lines += ["", f"{name}: {part['about']} ({len(part['items'])} items)"]
+        width = max((len(figure["about"]) for figure in part["figures"]), default=0)
         for figure in part["figures"]:
-            shown = f"  {figure['about']:<46} {_interval(figure):<28}"
+            shown = f"  {figure['about']:<{max(width, 46)}} {_interval(figure):<28}"
             if "floor" in figure:
                 floor, aim = (_number(figure[k], figure["unit"]) for k in ("floor", "aim"))
                 shown += f" floor {floor}, aim {aim}  {verdict(figure)}"
