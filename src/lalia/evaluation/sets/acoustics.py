@@ -68,7 +68,8 @@ def make_acoustics(studio: Studio, writer: Writer, size: int, seed: int) -> None
     first half, and in both the second half is a recording of its own: with the same condition in the positive, with
     another in the negative. Every unordered two of conditions is asked in both orders with the same words and voice,
     so positives and negatives are the same halves in other company: neither is longer or louder on the whole, and no
-    half says whether it is right.
+    half says whether it is right. One trace is left in ``rate``: of the lengths that a sentence can have, what keeps
+    its rate has the longest and the shortest, and a judge who puts length and loudness together is right in 75 %.
 
     :param size: pairs of each task, an even number.
     :raises ConfigError: an odd number.

@@ -1,5 +1,6 @@
 """How a recording can sound, whoever speaks: what is heard behind the voice, and the room around it."""
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -9,13 +10,12 @@ import torch
 from lalia.audio import Audio
 from lalia.evaluation.energy import mean_power, speech_span
 from lalia.evaluation.scenes.sounds import NOISES, far, gain
-from lalia.evaluation.sets.balance import level
 from lalia.evaluation.sets.studio import RATE
 
 __all__ = ["BACKGROUNDS", "ROOMS", "SPEECH_DB", "babble", "background", "in_room", "levelled", "spliced", "trimmed"]
 
 SPEECH_DB = -26.0
-"""Mean power of the speech of every half, relative to full scale: who speaks louder by nature does not here."""
+"""Mean power of every half, relative to full scale: who speaks louder by nature does not here."""
 
 _SNR = 5.0
 _EDGE = 0.12
@@ -36,8 +36,11 @@ def trimmed(audio: Audio) -> Audio:
 
 
 def levelled(audio: Audio, decibels: float = SPEECH_DB) -> Audio:
-    """With speech of this mean power."""
-    return gain(audio, decibels - level(audio))
+    """With this mean power, of all its samples.
+
+    Not of the speech alone: two halves then have the power together that each has, whichever they are.
+    """
+    return gain(audio, decibels - 10 * math.log10(float(audio.samples.double().square().mean())))
 
 
 def babble(voices: Sequence[Audio], seconds: float, seed: int) -> Audio:
