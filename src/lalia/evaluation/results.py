@@ -8,11 +8,9 @@ import platform
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lalia.data import Utterance
-from lalia.evaluation.protocols import Recognizer
-from lalia.evaluation.text import Normalizer
 from lalia.files import atomic_write, sha256
 from lalia.version import __version__
 
@@ -57,7 +55,16 @@ def environment() -> dict[str, str]:
     return found
 
 
-def tool(part: Recognizer | Normalizer) -> dict[str, str]:
+class Named(Protocol):
+    """What takes part in a measurement: recognisers, normalisers, models that judge."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+
+def tool(part: Named) -> dict[str, str]:
     """The name and the version of something that took part."""
     return {"name": part.name, "version": part.version}
 

@@ -138,12 +138,15 @@ class CausalLM:
             try:
                 with quiet():
                     tokenizer = AutoTokenizer.from_pretrained(self._folder)
-                    model = AutoModelForCausalLM.from_pretrained(
-                        self._folder, dtype=torch.float32, use_safetensors=True
+                    model, loaded = AutoModelForCausalLM.from_pretrained(
+                        self._folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
                     )
+                # What is missing would be random, and scored all the same.
+                reason = f"its weights lack {min(loaded['missing_keys'])}" if loaded["missing_keys"] else None
             except (OSError, ValueError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-                raise WeightsError(f"{self.name} is no causal LM that can be read ({reason}). Name another.") from None
+            if reason is not None:
+                raise WeightsError(f"{self.name} is no causal LM that can be read ({reason}). Name another.")
             if not tokenizer.is_fast:
                 raise ConfigError(f"{self.name} has no tokenizer.json, which says where tokens lie. Name another.")
             self._parts = model.eval().to(self._device), tokenizer, _opening(tokenizer, self._start, self.name)

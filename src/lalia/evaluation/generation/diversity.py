@@ -8,6 +8,9 @@ Two measures go by the name auto-BLEU, and their numbers have nothing to do with
 - `repeated_ngrams` of slamkit (``calc_auto_bleu``): the share of bigrams alone that stand once more, overlapping
   places counted.
 
+Self-BLEU, and VERT with it, rises with the number of texts, and auto-BLEU with their length: compare as many texts,
+cut to one length (GSLM: 1,000, each cut to that of the true one).
+
 That VERT is the geometric mean of self-BLEU and auto-BLEU is how surveys state it. The code of GSLM computes the parts
 only, and tGSLM (arXiv:2310.05224) writes "average".
 """

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from lalia.errors import DataError, LaliaError
+from lalia.evaluation.results import tool
 from lalia.evaluation.statistics import bootstrap, mean
 from lalia.evaluation.text_lm import TextLM
 
@@ -47,7 +48,7 @@ def evaluate_perplexity(texts: Mapping[str, str], lm: TextLM, *, seed: int = 0) 
         "asked": len(texts),
         "answered": len(items),
         "failed": len(failures),
-        "settings": {"lm": {"name": lm.name, "version": lm.version}},
+        "settings": {"lm": tool(lm)},
         "summary": summarize([item["nll"] for item in items], seed=seed),
         "items": items,
         "failures": failures,
