@@ -19,7 +19,8 @@ def evaluate(
         typer.Argument(
             metavar="[BENCHMARK]...",
             help="answers, transcribe, say, latency, memory, tone, turns, robustness, mini-words, mini-grammar, "
-            "mini-stories, mini-acoustics: those of these that the model can do, by default; scenes; and pairs.",
+            "mini-stories, mini-acoustics, mini-phones: those of these that the model can do, by default; scenes, "
+            "pairs and continuations.",
         ),
     ] = None,
     data: Annotated[
@@ -55,7 +56,7 @@ def evaluate(
     find(benchmarks or [])
     if output is not None:
         check_writable(output)
-    pairs = data is not None and (data.is_file() or (data / "pairs.jsonl").is_file())
+    pairs = data is not None and (data / "pairs.jsonl" if data.is_dir() else data).is_file()
     recordings = None if data is None or pairs else discover([data])
     load = partial(load_model, model, device, dtype)
     loaded = None if score_only else load()

@@ -9,9 +9,11 @@ from pathlib import Path
 from lalia.errors import ConfigError
 from lalia.evaluation.benchmarks.answers import Answers
 from lalia.evaluation.benchmarks.base import Benchmark
+from lalia.evaluation.benchmarks.continuations import Continuations
 from lalia.evaluation.benchmarks.latency import Latency
 from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
+from lalia.evaluation.benchmarks.phones import Phones
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
@@ -32,16 +34,19 @@ _ALL: tuple[Benchmark, ...] = (
     Turns(),
     Robustness(),
     *(OfItsOwn(name) for name, made in MINI_SETS.items() if made.chance is not None),
+    Phones(),
 )
 """Those that are meant where none is named."""
-BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), MinimalPairs())}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), MinimalPairs(), Continuations())
+}
 
 Goal = Mapping[str, float | str]
 """``floor``, the least that will do, and ``aim``: numbers, or words where there is no number."""
 
 
 def find(names: Sequence[str]) -> list[Benchmark]:
-    """The benchmarks of these names, each once; where there is none, all but the scenes, which take as long again.
+    """The benchmarks of these names, each once; where there is none, all but those that take as long again.
 
     :raises ConfigError: one is unknown; the nearest is named.
     """

@@ -1,0 +1,139 @@
+"""What a model without text is asked: what its units know of phones, and how it goes on speaking."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lalia.audio import Audio
+from lalia.data import Manifest, Utterance, Word
+from lalia.errors import ConfigError, DataError
+from lalia.evaluation.benchmarks import Bench
+from lalia.evaluation.benchmarks.continuations import Continuations
+from lalia.evaluation.benchmarks.phones import Phones
+from lalia.evaluation.representation import Representation, abx, items_of
+from lalia.model import Model
+from lalia.recipes import find
+
+RATE = 16_000
+SOUNDS = {"a": 300.0, "b": 900.0, "c": 2100.0}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    made = Model(find("gslm").tiny())
+    return made
+
+
+def spoken(text: str, pitch: float) -> tuple[Audio, tuple[Word, ...]]:
+    t = torch.arange(round(0.2 * RATE)) / RATE
+    samples = torch.cat([0.3 * torch.cos(2 * torch.pi * SOUNDS[c] * pitch * t) for c in text])
+    return Audio(samples, RATE), tuple(Word(c, round(0.2 * i, 3), round(0.2 * (i + 1), 3)) for i, c in enumerate(text))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    utterances = []
+    for speaker, pitch in (("s", 1.0), ("t", 1.1)):
+        for i, text in enumerate(("abcbabcab", "cbabacbac", "bacabcbca")):
+            audio, phones = spoken(text, pitch)
+            path = audio.save(tmp_path / f"{i}.{speaker}.flac")
+            utterances.append(
+                Utterance(f"{i}.{speaker}", path, duration=audio.seconds, speaker=speaker, text=text, phones=phones)
+            )
+    Manifest(utterances).save(tmp_path / "manifest.jsonl")
+    return tmp_path
+
+
+def test_phones_of_a_model_are_those_of_its_units(model: Model, folder: Path) -> None:
+    found = Phones().run(Bench(model, "m", "m", path=folder, batch_size=2))
+    values = {f.key: f.estimate.value for f in found.figures}
+    manifest = Manifest.load(folder / "manifest.jsonl")
+    units, known = {}, {}
+    for u in manifest:
+        units[u.id] = model.encode(u.load())["units"].expand().values[0, 0]
+        known[u.id] = tuple(p for p in u.phones or () if p.end < len(units[u.id]) / 50)
+    shown = Representation(units, 50.0)
+    items = items_of(known, {u.id: str(u.speaker) for u in manifest})
+    for speaker in ("within", "across"):
+        naive = abx(items, shown, speaker=speaker).error().value  # type: ignore[arg-type]
+        assert values[f"abx_{speaker}"] == pytest.approx(naive, abs=0.05)
+    assert 0 < values["phone_purity"] <= 1
+    assert values["bit_rate"] == pytest.approx(50 * torch.tensor(100.0).log2().item(), rel=0.3)
+    assert values["entropy"] < values["bit_rate"]
+    assert len(found.items) == 6
+
+
+def test_phones_are_asked_once(model: Model, folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "kept"
+    whole = Phones().run(Bench(model, "m", "m", path=folder, folder=place))
+    again = Phones().run(Bench(None, "m", "m", path=folder, folder=place, score_only=True))
+    assert again.figures == whole.figures
+
+
+def test_recordings_without_phones_are_refused(model: Model, folder: Path) -> None:
+    bare = Manifest([Utterance(u.id, u.path, duration=u.duration) for u in Manifest.load(folder / "manifest.jsonl")])
+    bare.save(folder / "manifest.jsonl")
+    with pytest.raises(DataError, match="has the times of its phones"):
+        Phones().run(Bench(model, "m", "m", path=folder))
+    with pytest.raises(ConfigError, match="no units"):
+        Phones().check(Model(find("flow_omni").tiny()))
+
+
+class Judge:
+    """Hears as many words as there are half seconds."""
+
+    name, version = "counts", "1"
+
+    def __call__(self, recordings: Any) -> list[str]:
+        return [" ".join(["word", "other"] * round(a.seconds)) for a in recordings]
+
+
+class Reads:
+    name, version = "reads", "1"
+
+    def log_probs(self, texts: Any, prompts: Any = None) -> list[torch.Tensor]:
+        return [-torch.ones(len(t.split())) for t in texts]
+
+
+def bench(model: Any, data: Manifest | None, **settings: Any) -> Bench:
+    made = Bench(model, "m", "m", data=data, **settings)
+    made.__dict__ |= {"judge": Judge(), "text_lm": Reads(), "rater": None}
+    return made
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Manifest:
+    made = []
+    for i in range(3):
+        audio, _ = spoken("abcbabcabcbabacbacbac", 1 + 0.1 * i)
+        path = audio.save(tmp_path / f"{i}.flac")
+        made.append(Utterance(f"{i}", path, duration=audio.seconds))
+    return Manifest(made)
+
+
+def test_continuations_are_kept_and_measured(model: Model, long: Manifest, tmp_path: Path) -> None:
+    asked = Continuations((0.7, 1.0), seconds=1.0)
+    found = asked.run(bench(model, long, folder=tmp_path / "kept"))
+    values = {f.key: f.estimate.value for f in found.figures}
+    assert values["mean_t0.7"] == values["geometric_truth"] == pytest.approx(torch.e)
+    assert {"vert_t1", "auto_bleu2_truth"} <= values.keys()
+    assert len(found.items) == 6
+    for item in found.items:
+        assert Audio.load(item["audio"]).seconds == pytest.approx(item["seconds"])
+    assert json.dumps(dict(found.details))
+    again = asked.run(bench(None, long, folder=tmp_path / "kept", score_only=True))
+    assert again.figures == found.figures
+    # Each continuation has a seed of its own, whatever else is asked.
+    alone = asked.run(bench(model, Manifest([long[2]]), folder=tmp_path / "alone"))
+    one = Audio.load(alone.items[0]["audio"])
+    same = next(x for x in found.items if x["id"] == alone.items[0]["id"])
+    assert torch.equal(one.samples, Audio.load(same["audio"]).samples)
+
+
+def test_what_is_too_short_to_go_on_is_refused(model: Model, long: Manifest) -> None:
+    with pytest.raises(DataError, match="None of 3 recordings lasts 8 s"):
+        Continuations().run(bench(model, long))
