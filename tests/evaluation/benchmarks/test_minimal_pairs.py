@@ -92,7 +92,7 @@ def folder(tmp_path: Path) -> Path:
 
 def bench(model: Any, at: Path, **settings: Any) -> Bench:
     made = Bench(model, "likes", "likes", path=at, **settings)
-    made.__dict__ |= {"text_lm": Reads(), "recognizer": Hears()}
+    made.__dict__ |= {"text_lm": Reads(), "hearing": Hears()}
     return made
 
 
@@ -103,7 +103,7 @@ def _kept_tools(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def instead(self: Bench, other: Any) -> Bench:
         made = whole(self, other)
-        made.__dict__ |= {"text_lm": Reads(), "recognizer": Hears()}
+        made.__dict__ |= {"text_lm": Reads(), "hearing": Hears()}
         return made
 
     monkeypatch.setattr(Bench, "instead", instead)

@@ -219,4 +219,4 @@ def test_espeak_reads_phones(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="espeak-ng knows no phone 'QQ'"):
         espeak.speak_phones(["QQ"], "en-us+m3")
     folder = make_set("mini-words", tmp_path / "set", size=2, engine="espeak-ng")
-    assert len({p.voice for p in load_pairs(folder / "pairs.jsonl")}) == 4
+    assert len({p.voice for p in load_pairs(folder / "pairs.jsonl")}) == 2

@@ -65,7 +65,7 @@ def baselines(bench: "Bench", pairs: Sequence[Pair], place: Path | None) -> tupl
             _heard(bench, lm, first, place),
             tasks,
             "cascade",
-            f"{lm.name} reads what {bench.recognizer.name} hears",
+            f"{lm.name} reads what {bench.hearing.name} hears",
             bench.seed,
         )
     except LaliaError as error:
@@ -116,10 +116,10 @@ def _heard(bench: "Bench", lm: "TextLM", pairs: Sequence[Pair], place: Path | No
     files = list(dict.fromkeys(path for p in pairs for path in (p.positive, p.negative)))
     items = {path: Item(path.name, {"path": str(path)}, sha256(path)[:32] if path.is_file() else "") for path in files}
     kept = Kept(
-        None if place is None else place / f"heard-by-{bench.recognizer.name}.jsonl",
-        {"recognizer": tool(bench.recognizer)},
+        None if place is None else place / f"heard-by-{bench.hearing.name}.jsonl",
+        {"recognizer": tool(bench.hearing)},
     )
-    collect(_hear, list(items.values()), kept, bench.instead(bench.recognizer))
+    collect(_hear, list(items.values()), kept, bench.instead(bench.hearing))
     words = {path: kept.answers[i.id]["text"] for path, i in items.items() if i.id in kept.answers}
     told = _log_probs(bench, lm, [("", text) for text in words.values()], place)
 

@@ -83,6 +83,7 @@ class Bench:
     :param workers: processes that ask, where a benchmark asks item by item.
     :param batch_size: items that are asked at once, where the model takes several.
     :param score_only: score answers that are kept, and ask for none.
+    :param hear: makes the ears of the cascade that models of speech are compared with; ``recognizer`` when not given.
     :param progress: called with a stage, how much of it is done, and how much there is.
     """
 
@@ -103,6 +104,7 @@ class Bench:
     workers: int = 1
     batch_size: int = 8
     score_only: bool = False
+    hear: Callable[[], Recognizer] | None = None
     progress: Callable[[str, int, int], None] = _silent
     judge_weights: str = "whisper-base"
     recognizer_weights: str = "whisper-tiny.en"
@@ -148,6 +150,11 @@ class Bench:
     def text_lm(self) -> TextLM:
         """Reads texts, of which it says how likely it finds them."""
         return CausalLM(self.text_lm_weights)
+
+    @cached_property
+    def hearing(self) -> Recognizer:
+        """The first half of a cascade whose other half is ``text_lm``."""
+        return self.recognizer if self.hear is None else self.hear()
 
     def instead(self, other: Any) -> "Bench":
         """The same bench under which another system is asked, in this process."""

@@ -60,7 +60,7 @@ MINI_SETS: Mapping[str, MiniSet] = {
         "sWUGGY",
         make_words,
         (120, "words"),
-        4,
+        2,
     ),
     "mini-grammar": MiniSet(
         "Is a sentence likelier than one with a wrong word?",
@@ -75,7 +75,7 @@ MINI_SETS: Mapping[str, MiniSet] = {
         "stories of four sentences in twos that begin alike; each ending is once right and once wrong",
         "sSC and tSC (StoryCloze)",
         make_stories,
-        (64, "stories"),
+        (48, "stories"),
         2,
     ),
     "mini-acoustics": MiniSet(
@@ -84,7 +84,7 @@ MINI_SETS: Mapping[str, MiniSet] = {
         "background or room",
         "SALMon (consistency)",
         make_acoustics,
-        (60, "pairs of each task"),
+        (40, "pairs of each task"),
         4,
     ),
     "mini-phones": MiniSet(
