@@ -188,6 +188,19 @@ def _abx(name: str, context: Literal["within", "any"], **options: Any) -> Case:
     )
 
 
+def _score(batch: int) -> Case:
+    return Case(
+        "score",
+        f"batch {batch}",
+        "scoring",
+        "transformers LlamaForCausalLM, batches in the order of the files, softmax and gather",
+        "tokens/s",
+        Aim("ratio", 2.0),
+        {"recordings": 128, "batch": batch},
+        {"recordings": 32},
+    )
+
+
 def _recipe(name: str) -> Case:
     return Case(
         "recipes", name, "recipes", None, "tokens/s", None, {"recipe": name, "steps": 4, "seconds": 2.0}, {"steps": 2}
@@ -205,6 +218,9 @@ CASES = (
     _generate("batch 8", rows=8),
     _generate("batch 32", rows=32),
     _generate("ragged 8", rows=8, ragged=True),
+    _score(1),
+    _score(16),
+    _score(128),
     _decode("fp32"),
     _decode("bf16"),
     _decode("int8"),
