@@ -14,7 +14,7 @@ from lalia.layouts import Chunks, Parallel
 from lalia.lm import Depth, Linear, Lookup, Sampler, Sampling, SpeechLM, Transformer, collect
 from lalia.model import Model
 from lalia.model.duplex import duplex, duplex_lm, sides
-from lalia.realtime import Caption, Duplex, DuplexSession, Sound, Written
+from lalia.realtime import Caption, Duplex, DuplexSession, Near, Sound, TurnSession, Written
 from lalia.realtime.duplex import Ear
 from lalia.realtime.intake import Intake
 from lalia.recipe import Recipe, Stream
@@ -350,6 +350,11 @@ def test_models_that_do_not_fit_are_named() -> None:
     assert isinstance(lm.config.heads["moshi"], Depth.Config)
     with pytest.raises(ConfigError, match="only later"):
         Duplex(lm, {"user": ear, "text": ear})
+
+
+def test_who_speaks_by_itself_is_not_told_when() -> None:
+    with pytest.raises(ConfigError, match="decides by itself when it speaks, and was given config, addressee"):
+        Model(find("moshi").tiny()).session(TurnSession.Config(), addressee=Near())
 
 
 def test_a_model_has_a_session_of_its_kind() -> None:

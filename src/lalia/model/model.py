@@ -451,10 +451,16 @@ class Model:
 
         :param config: without it, and without ``patience``, pauses are told from ends by words and sound (English).
         :param settings: of the conversation; see ``Dialogue``, and ``duplex_session``.
-        :raises ConfigError: the model keeps no conversation.
+        :raises ConfigError: the model keeps no conversation; or it decides by itself when to speak, and is told how.
         :raises MissingDependency: nothing is installed that tells when somebody speaks.
         """
         if duplex_lm(self.recipe) is not None:
+            told = {"config": config, "activity": activity, "patience": patience, "addressee": addressee}
+            if given := [name for name, value in told.items() if value is not None]:
+                raise ConfigError(
+                    f"Model {self.recipe.name!r} decides by itself when it speaks, and was given {', '.join(given)}. "
+                    "Leave it out."
+                )
             return duplex_session(self, **settings)
         if config is None and patience is None:
             patience = Ends.at_hand()
