@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lalia.errors import DataError
@@ -94,6 +94,7 @@ words = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(words)
 def test_scores_are_those_of_a_data_frame(rows) -> None:
     """The definition, in the table language in which it was written."""
