@@ -26,7 +26,9 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", help="Recordings for transcribe, best with texts in a manifest.jsonl; a manifest of pairs."
+            "--data",
+            help="Recordings for transcribe, best with texts in a manifest.jsonl; for pairs their manifest, or a "
+            "folder of sWUGGY, sBLIMP, StoryCloze or SALMon.",
         ),
     ] = None,
     output: Annotated[
@@ -51,12 +53,14 @@ def evaluate(
     from lalia.data import discover
     from lalia.evaluation.benchmarks import Bench, find, table
     from lalia.evaluation.benchmarks import evaluate as run
+    from lalia.evaluation.public_pairs import holds_pairs
     from lalia.folders import check_writable
 
     find(benchmarks or [])
     if output is not None:
         check_writable(output)
-    pairs = data is not None and (data / "pairs.jsonl" if data.is_dir() else data).is_file()
+    # Where pairs alone are asked for, what they are not is said in their words.
+    pairs = data is not None and (benchmarks == ["pairs"] or holds_pairs(data))
     recordings = None if data is None or pairs else discover([data])
     load = partial(load_model, model, device, dtype)
     loaded = None if score_only else load()

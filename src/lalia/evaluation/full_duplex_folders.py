@@ -3,6 +3,10 @@
 A folder of them has one for each sample, ``{ID}/``: ``input.wav`` (the user), ``output.wav`` (the model, on the same
 time line), ``output.json`` (its words), and by the task ``pause.json``, ``turn_taking.json`` or ``interrupt.json``
 (v1), or ``metadata.json`` with ``clean_input.*`` and ``clean_output.*``, which are without the overlap (v1.5).
+
+NTPP (arXiv:2506.00975) reports how models handle reflective pauses and interruptions; no protocol or scorer of it was
+found. The nearest that is published is ``pause_handling`` (its ``takes_turn`` is how often the model does not wait) and
+``user_interruption``; figures from them are not NTPP's.
 """
 
 import json

@@ -2,8 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lalia.audio import Audio
@@ -12,7 +13,10 @@ from lalia.evaluation.pairs import Pair
 from lalia.evaluation.protocols import HasLikelihood, Likelihood
 from lalia.evaluation.statistics import bootstrap_ratio, wilson
 
-__all__ = ["REDUCTIONS", "TIE", "Member", "judge_pairs", "likelihood", "score_pairs"]
+__all__ = ["OOV", "REDUCTIONS", "TIE", "Member", "judge_pairs", "judge_scores", "likelihood", "score_pairs"]
+
+OOV = "oov"
+"""The kind of words that the training data does not have (sWUGGY): an accuracy without them is given too."""
 
 TIE = 1e-5
 """Nats per token by which two scores differ at most that are one: what stands in a batch beside a recording, and how
@@ -114,8 +118,9 @@ def judge_pairs(
     :param reasons: why not.
     :param seed: of the bootstrap over pairs.
     :returns: ``tasks``: per task what was asked, answered and failed, and per reduction the accuracy (with a
-        bootstrap and a Wilson interval) and ties; ``kinds``: the accuracies of each kind; ``items``: per pair and
-        voice, the scores and who won; ``failures``.
+        bootstrap and a Wilson interval) and ties, and, where it has words of the kind ``oov``, ``in_vocab``: the
+        accuracies over the kinds but that, weighted by their pairs; ``kinds``: the accuracies of each kind; ``items``:
+        per pair and voice, the scores and who won; ``failures``.
     """
     items: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
@@ -136,7 +141,30 @@ def judge_pairs(
         kind = {} if p.kind is None else {"kind": p.kind, "subtype": p.subtype}
         items.append({**named, **kind, "positive": told[0], "negative": told[1], "wins": wins})
     tasks = {task: _summary([i for i in items if i["task"] == task], n, seed) for task, n in asked.items()}
+    for task, found in tasks.items():
+        for side in ("positive", "negative"):
+            tokens = [i[side]["tokens"] for i in items if i["task"] == task]
+            found[f"{side}_tokens"] = sum(tokens) / len(tokens) if tokens else math.nan
     return {"tasks": tasks, "kinds": _kinds(items, seed), "items": items, "failures": failures}
+
+
+def judge_scores(pairs: Sequence[Pair], scores: Mapping[Path, float], *, seed: int = 0) -> dict[str, Any]:
+    """The same of recordings that have one score each, wherever it is from; only equal scores are a tie.
+
+    :param scores: by recording; higher is better.
+    :returns: as `judge_pairs`, with ``score`` for a reduction.
+    """
+    items: list[dict[str, Any]] = []
+    asked: dict[str, int] = defaultdict(int)
+    for p in sorted(pairs, key=lambda p: p.key):
+        asked[p.task] += 1
+        a, b = scores[p.positive], scores[p.negative]
+        known = {"voice": p.voice, "kind": p.kind, "subtype": p.subtype}
+        named = {"task": p.task, "id": p.id, **{k: v for k, v in known.items() if v is not None}}
+        items.append({**named, "positive": a, "negative": b, "wins": {"score": (a > b) + 0.5 * (a == b)}})
+    of_task = {task: [i for i in items if i["task"] == task] for task in asked}
+    tasks = {task: _summary(of_task[task], n, seed, ("score",)) for task, n in asked.items()}
+    return {"tasks": tasks, "kinds": _kinds(items, seed, ("score",)), "items": items, "failures": []}
 
 
 def _scores(member: Member) -> dict[str, float]:
@@ -157,14 +185,14 @@ def _by_pair(items: Sequence[Mapping[str, Any]], reduction: str) -> list[float]:
     return [sum(w) / len(w) for w in wins.values()]
 
 
-def _summary(items: Sequence[Mapping[str, Any]], asked: int, seed: int) -> dict[str, Any]:
+def _summary(
+    items: Sequence[Mapping[str, Any]], asked: int, seed: int, names: Iterable[str] = tuple(REDUCTIONS)
+) -> dict[str, Any]:
     n = len(items)
     result: dict[str, Any] = {"asked": asked, "answered": n, "failed": asked - n}
-    for side in ("positive", "negative"):
-        result[f"{side}_tokens"] = sum(i[side]["tokens"] for i in items) / n if n else math.nan
-    for name in REDUCTIONS:
+    for name in names:
         wins = _by_pair(items, name)
-        if not wins and name not in ("sum", "mean"):
+        if not wins and name in ("continuation", "continuation_mean", "pmi"):
             continue
         low, high = wilson(sum(wins), len(wins))
         result[name] = {
@@ -172,10 +200,20 @@ def _summary(items: Sequence[Mapping[str, Any]], asked: int, seed: int) -> dict[
             "wilson": {"low": low, "high": high},
             "ties": sum(i["wins"].get(name) == 0.5 for i in items),
         }
+    if any(i.get("kind") == OOV for i in items):
+        known = [i for i in items if i.get("kind") not in (None, OOV)]
+        # The mean over bands of words, each weighted by its pairs, is the mean over their pairs.
+        result["in_vocab"] = {
+            name: bootstrap_ratio(wins, [1.0] * len(wins), seed=seed).to_dict()
+            for name in names
+            if (wins := _by_pair(known, name))
+        }
     return result
 
 
-def _kinds(items: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+def _kinds(
+    items: Sequence[Mapping[str, Any]], seed: int, names: Iterable[str] = tuple(REDUCTIONS)
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Accuracies by task and kind: task -> kind -> reduction -> estimate."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for i in items:
@@ -183,7 +221,6 @@ def _kinds(items: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str,
             groups[i["task"], i["kind"]].append(i)
     found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for (task, kind), group in sorted(groups.items()):
-        names = [name for name in REDUCTIONS if any(name in i["wins"] for i in group)]
         found[task][kind] = {
             n: bootstrap_ratio(w, [1.0] * len(w), seed=seed).to_dict() for n in names if (w := _by_pair(group, n))
         }

@@ -22,6 +22,7 @@ from lalia.model.dialogue import Dialogue, Event
 from lalia.model.duplex import duplex_lm, duplex_session
 from lalia.model.held import HeldTokenizers
 from lalia.model.merged import on_the_clock
+from lalia.model.mixed import Part, one_after_another, text_beside
 from lalia.model.scoring import Scores, judge_of, score, score_rows
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.text_lm import with_text_lm
@@ -512,6 +513,22 @@ class Model:
         """The same of several recordings at once: faster, and equal but for rounding."""
         lm, names = self._judge
         return score_rows(lm, [self._heard_as(audio, names) for audio in recordings], specs=self.specs)
+
+    def score_parts(self, parts: Sequence[Part]) -> Scores:
+        """How likely it finds recordings and texts one after another; only a model that reads both by turns can tell.
+
+        :raises ConfigError: it does not.
+        """
+        lm, names = self._judge
+        written = text_beside(self.recipe, lm)
+
+        def encode(part: Part) -> Streams:
+            if isinstance(part, str):
+                return {written: self.tokenizer(written).encode(part)}
+            heard = self._heard_as(part, names)
+            return {name: heard[name] for name in names}
+
+        return score(lm, one_after_another(parts, encode, (*names, written), self.specs), specs=self.specs)
 
     @cached_property
     def _judge(self) -> tuple[SpeechLM, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from lalia.lm import HF, SpeechLM
 from lalia.recipe import Recipe
 from lalia.streams import Streams, StreamSpec, TokenSequence, pad_batch
 
-__all__ = ["Scores", "context_of", "judge_of", "score", "score_rows"]
+__all__ = ["Scores", "context_of", "judge_of", "score", "score_rows", "times_of_tokens"]
 
 _CONTEXT_WHERE_UNKNOWN = 2048
 
@@ -155,7 +155,9 @@ def _score_batch(
 
 def _bare(whole: Streams, specs: Mapping[str, StreamSpec]) -> Streams:
     """Without the lengths of tokens, which are no part of what is predicted; when they begin, a layout may ask."""
-    return {n: replace(t, durations=None, times=_times(t, specs[n], whole, specs)[None]) for n, t in whole.items()}
+    return {
+        n: replace(t, durations=None, times=times_of_tokens(t, specs[n], whole, specs)[None]) for n, t in whole.items()
+    }
 
 
 def _length(streams: Streams) -> int:
@@ -175,12 +177,12 @@ def _scores(log_probs: Mapping[str, Tensor], whole: Streams, specs: Mapping[str,
     starts: list[float] = []
     for name, own in log_probs.items():
         values += own.T.flatten().tolist()
-        times = _times(whole[name], specs[name], whole, specs)
+        times = times_of_tokens(whole[name], specs[name], whole, specs)
         starts += times.repeat_interleave(own.shape[0]).tolist()
     return Scores(tuple(values), tuple(starts), end)
 
 
-def _times(tokens: TokenSequence, spec: StreamSpec, whole: Streams, specs: Mapping[str, StreamSpec]) -> Tensor:
+def times_of_tokens(tokens: TokenSequence, spec: StreamSpec, whole: Streams, specs: Mapping[str, StreamSpec]) -> Tensor:
     """The second [T] at which each token of a row begins; what has no clock begins with its like in one that has."""
     n = int(tokens.lengths[0])
     if tokens.times is not None:

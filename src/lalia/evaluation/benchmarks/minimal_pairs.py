@@ -14,7 +14,8 @@ from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.benchmarks.told import Told
 from lalia.evaluation.pair_scores import REDUCTIONS, Member, judge_pairs, likelihood
-from lalia.evaluation.pairs import Pair, contents, load_pairs, pairs_identity
+from lalia.evaluation.pairs import Pair, contents, pairs_identity
+from lalia.evaluation.public_pairs import read_pairs
 from lalia.evaluation.sets import MINI_SETS, make_set
 from lalia.evaluation.statistics import Estimate
 
@@ -36,7 +37,8 @@ _WORDS = {
 
 
 class MinimalPairs(InSteps):
-    """Accuracy over the pairs of a manifest, in every way in which token log-probabilities become a score.
+    """Accuracy over the pairs of a manifest or of a public set (see `read_pairs`), in every way in which token
+    log-probabilities become a score.
 
     Each recording is scored once, and what follows a prompt once more by itself; all else is arithmetic on that.
 
@@ -51,10 +53,11 @@ class MinimalPairs(InSteps):
         model.score(questions(1)[0].load())
 
     def manifest(self, bench: "Bench") -> Path:
-        """The file of the pairs."""
+        """The file of the pairs, or the folder of a public set."""
         if bench.path is None:
-            raise DataError("No pairs were named. Name their manifest (JSON Lines) with --data.")
-        return bench.path / "pairs.jsonl" if bench.path.is_dir() else bench.path
+            raise DataError("No pairs were named. Name their manifest (JSON Lines) or a public set with --data.")
+        own = bench.path / "pairs.jsonl"
+        return own if own.is_file() else bench.path
 
     def shared(self, bench: "Bench") -> Path | None:
         """The folder in which the answers of what every model is compared with are kept."""
@@ -62,7 +65,7 @@ class MinimalPairs(InSteps):
 
     def pairs(self, bench: "Bench") -> list[Pair]:
         """Those that are asked, in an order of their own."""
-        pairs = sorted(load_pairs(self.manifest(bench)), key=lambda p: p.key)
+        pairs = sorted(read_pairs(self.manifest(bench)), key=lambda p: p.key)
         if bench.limit is None:
             return pairs
         first: dict[str, dict[str, None]] = {}
@@ -73,7 +76,7 @@ class MinimalPairs(InSteps):
 
     def items(self, bench: "Bench") -> list[Item]:
         found: dict[str, Item] = {}
-        pairs, root = self.pairs(bench), self.manifest(bench).parent
+        pairs, root = self.pairs(bench), _root(self.manifest(bench))
         sound = contents(pairs)
         for pair in pairs:
             for path in (pair.positive, pair.negative):
@@ -95,7 +98,7 @@ class MinimalPairs(InSteps):
         ]
 
     def score(self, bench: "Bench", kept: Kept) -> Found:
-        pairs, root = self.pairs(bench), self.manifest(bench).parent
+        pairs, root = self.pairs(bench), _root(self.manifest(bench))
         members, reasons = {}, {}
         for pair in pairs:
             both = [_member(path, root, pair.split, kept.answers) for path in (pair.positive, pair.negative)]
@@ -148,6 +151,10 @@ def _place(name: str) -> Path:
     return cache_dir() / "sets" / name
 
 
+def _root(source: Path) -> Path:
+    return source if source.is_dir() else source.parent
+
+
 def _name(path: Path, root: Path, start: float) -> str:
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
     return name if not start else f"{name}@{start:.3f}"
@@ -163,8 +170,12 @@ def _member(path: Path, root: Path, split: float | None, answers: Mapping[str, A
 
 def _figures(task: str, found: Mapping[str, Any], tasks: int) -> list[Figure]:
     label = f"{task}: " if tasks > 1 else ""
-    return [
+    figures = [
         Figure(f"{task}.{name}", f"{label}{words}", "share", Estimate(**found[name]["accuracy"]))
         for name, words in _WORDS.items()
         if name in REDUCTIONS and name in found
+    ]
+    return figures + [
+        Figure(f"{task}.in_vocab_{name}", f"{label}{_WORDS[name]}, in vocabulary", "share", Estimate(**value))
+        for name, value in found.get("in_vocab", {}).items()
     ]
