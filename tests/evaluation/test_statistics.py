@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from lalia.evaluation.statistics import (
     holm,
     jackknife,
     mean,
+    min_f_prime,
     share,
     sign_flip,
     wilson,
@@ -185,3 +187,18 @@ def test_holm() -> None:
     assert some[0] == 0.04
     assert math.isnan(some[1])
     assert holm([]) == []
+
+
+def test_min_f_prime_written_out() -> None:
+    rng = np.random.default_rng(2)
+    for n1, n2 in ((5, 9), (9, 5), (30, 30)):
+        first, second = rng.normal(0.5, 1, n1), rng.normal(0.5, 1, n2)
+        f1, f2 = (scipy.stats.ttest_1samp(x, 0).statistic ** 2 for x in (first, second))
+        within = (f1 + f2) ** 2 / (f1**2 / (n2 - 1) + f2**2 / (n1 - 1))
+        expected = scipy.stats.f.sf(f1 * f2 / (f1 + f2), 1, within)
+        assert min_f_prime(list(first), list(second)) == pytest.approx(expected)
+    # Units that all differ alike leave the test of the others.
+    assert min_f_prime([1.0] * 8, list(first)) == pytest.approx(scipy.stats.ttest_1samp(first, 0).pvalue)
+    assert min_f_prime([1.0, 1.0], [1.0, 1.0]) == 0
+    assert min_f_prime([1.0, -1.0], [1.0, 2.0]) == 1
+    assert math.isnan(min_f_prime([1.0], [1.0, 2.0]))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lalia.errors import MissingDependency
+
 __all__ = [
     "RESAMPLES",
     "Estimate",
@@ -18,6 +20,7 @@ __all__ = [
     "holm",
     "jackknife",
     "mean",
+    "min_f_prime",
     "share",
     "sign_flip",
     "wilson",
@@ -254,6 +257,41 @@ def bootstrap_crossed(
         low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (math.nan, math.nan)
         found.append(Estimate(float(value[k]), float(low), float(high), n))
     return found
+
+
+def min_f_prime(by_rows: Sequence[float], by_columns: Sequence[float]) -> float:
+    """Whether a difference is none, for units of two kinds that were sampled and cross (min F', Clark 1973).
+
+    A test by one kind alone says nothing of other units of the other kind; nor is it enough that both say so.
+
+    :param by_rows: the difference within each unit of the first kind.
+    :param by_columns: within each of the second; their means are of the same difference.
+    :returns: a p-value, two-sided; NaN where there are fewer than two units of a kind.
+    :raises MissingDependency: scipy is not installed.
+    """
+    squares, freedom = [], []
+    for values in (np.asarray(by_rows, np.float64), np.asarray(by_columns, np.float64)):
+        if len(values) < 2:
+            return math.nan
+        error = float(values.var(ddof=1)) / len(values)
+        square = float(values.mean()) ** 2
+        squares.append(square / error if error else math.inf if square else 0.0)
+        freedom.append(len(values) - 1)
+    (f1, f2), (n1, n2) = squares, freedom
+    if not f1 or not f2:
+        return 1.0
+    if math.isinf(f1) and math.isinf(f2):
+        return 0.0
+    # With shares of F1 + F2, one of which may have no end.
+    smaller, larger, of_larger, of_smaller = (f1, f2, n2, n1) if f1 <= f2 else (f2, f1, n1, n2)
+    ratio = 0.0 if math.isinf(larger) else smaller / larger
+    least = smaller / (1 + ratio)
+    within = (1 + ratio) ** 2 / (ratio**2 / of_larger + 1 / of_smaller)
+    try:
+        from scipy.stats import t
+    except ModuleNotFoundError:
+        raise MissingDependency("scipy", "eval") from None
+    return float(2 * t.sf(math.sqrt(least), within))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

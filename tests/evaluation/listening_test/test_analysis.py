@@ -22,7 +22,7 @@ from lalia.evaluation.listening_test import (
     table,
 )
 from lalia.evaluation.listening_test.screening import failed_checks
-from lalia.evaluation.statistics import sign_flip
+from lalia.evaluation.statistics import min_f_prime, sign_flip
 
 TRUE = {"good": 4.2, "fair": 3.0, "poor": 1.8}
 
@@ -74,7 +74,7 @@ def test_systems_are_told_apart() -> None:
         assert diff["value"] == pytest.approx(found["systems"][a]["mos"]["value"] - found["systems"][b]["mos"]["value"])
         assert diff["low"] > 0
         # Written out: by item and by listener, the mean of one less that of the other.
-        p = {}
+        p, means = {}, []
         for unit in ("item", "listener"):
             of: dict[str, tuple[list[int], list[int]]] = {}
             for r in kept:
@@ -82,8 +82,10 @@ def test_systems_are_told_apart() -> None:
                     of.setdefault(getattr(r, unit), ([], []))[r.system == b].append(r.rating)
             both = [fmean(x) - fmean(y) for _, (x, y) in sorted(of.items()) if x and y]
             p[unit] = sign_flip(both)
+            means.append(both)
         assert (pair["p_items"], pair["p_listeners"]) == (p["item"], p["listener"])
-        assert pair["p"] == max(p.values()) <= pair["p_holm"] < 0.01
+        assert pair["p_both"] == min_f_prime(*means)
+        assert pair["p"] == max(*p.values(), pair["p_both"]) <= pair["p_holm"] < 0.01
     text = table(found)
     assert "l00 failed" in text or "l00 correlates" in text
     assert "GSLM asked at least 15 raters about 100 samples; here are 16 and 12." in text
