@@ -32,6 +32,7 @@ COMMANDS = (
     "fit-codec",
     "train",
     "eval",
+    "listening-test",
     "serve",
     "recipes",
     "fetch",

@@ -4,16 +4,20 @@ import random
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lalia.evaluation.statistics import (
     Estimate,
     bootstrap,
+    bootstrap_crossed,
     bootstrap_many,
     bootstrap_ratio,
+    holm,
     jackknife,
     mean,
+    min_f_prime,
     share,
     sign_flip,
     wilson,
@@ -142,3 +146,59 @@ def test_several_statistics_of_the_same_resamples() -> None:
     assert first == bootstrap(lambda x: x.mean(1), values, resamples=300)
     assert (second.value, second.low, second.high) == (8.0, 8.0, 8.0)
     assert [e.n for e in bootstrap_many(both, [], figures=2)] == [0, 0]
+
+
+def test_crossed_resamples_written_out() -> None:
+    rows, columns, y = list("aabbc"), list("xyxyy"), np.array([1.0, 4.0, 2.0, 8.0, 3.0])
+
+    def means(weights: np.ndarray) -> np.ndarray:
+        return np.stack([(weights * y).sum(1) / weights.sum(1), weights.sum(1)], axis=1)
+
+    found = bootstrap_crossed(means, rows, columns, figures=2, resamples=20_000)
+    # All 27 x 4 equally likely draws.
+    values = []
+    for drawn_rows in itertools.product("abc", repeat=3):
+        for drawn_columns in itertools.product("xy", repeat=2):
+            weights = [drawn_rows.count(r) * drawn_columns.count(c) for r, c in zip(rows, columns, strict=True)]
+            if sum(weights):
+                values.append(np.dot(weights, y) / sum(weights))
+    assert found[0].value == y.mean()
+    assert (found[0].low, found[0].high) == tuple(np.percentile(values, (2.5, 97.5)))
+    assert found[1].value == found[0].n == 5
+    assert math.isnan(bootstrap_crossed(means, [], [], figures=2)[1].low)
+
+
+def test_crossed_intervals_hold_what_two_kinds_of_units_add() -> None:
+    rng = np.random.default_rng(1)
+    raters, items = 20, 30
+    y = (rng.normal(0, 0.5, (raters, 1)) + rng.normal(0, 0.7, items) + rng.normal(0, 0.5, (raters, items))).ravel()
+    rows = [f"r{i // items}" for i in range(raters * items)]
+    columns = [f"i{i % items}" for i in range(raters * items)]
+    found = bootstrap_crossed(lambda w: (w @ y / w.sum(1))[:, None], rows, columns, figures=1, resamples=4000)[0]
+    grid = y.reshape(raters, items)
+    expected = math.sqrt(grid.mean(1).var(ddof=1) / raters + grid.mean(0).var(ddof=1) / items)
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    some = holm([0.02, math.nan, 0.5])
+    assert some[0] == 0.04
+    assert math.isnan(some[1])
+    assert holm([]) == []
+
+
+def test_min_f_prime_written_out() -> None:
+    rng = np.random.default_rng(2)
+    for n1, n2 in ((5, 9), (9, 5), (30, 30)):
+        first, second = rng.normal(0.5, 1, n1), rng.normal(0.5, 1, n2)
+        f1, f2 = (scipy.stats.ttest_1samp(x, 0).statistic ** 2 for x in (first, second))
+        within = (f1 + f2) ** 2 / (f1**2 / (n2 - 1) + f2**2 / (n1 - 1))
+        expected = scipy.stats.f.sf(f1 * f2 / (f1 + f2), 1, within)
+        assert min_f_prime(list(first), list(second)) == pytest.approx(expected)
+    # Units that all differ alike leave the test of the others.
+    assert min_f_prime([1.0] * 8, list(first)) == pytest.approx(scipy.stats.ttest_1samp(first, 0).pvalue)
+    assert min_f_prime([1.0, 1.0], [1.0, 1.0]) == 0
+    assert min_f_prime([1.0, -1.0], [1.0, 2.0]) == 1
+    assert math.isnan(min_f_prime([1.0], [1.0, 2.0]))

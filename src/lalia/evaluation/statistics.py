@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from lalia.errors import MissingDependency
+
 __all__ = [
     "RESAMPLES",
     "Estimate",
     "bootstrap",
     "bootstrap_counts",
+    "bootstrap_crossed",
     "bootstrap_many",
     "bootstrap_ratio",
+    "holm",
     "jackknife",
     "mean",
+    "min_f_prime",
     "share",
     "sign_flip",
     "wilson",
@@ -205,6 +210,101 @@ def bootstrap_counts(
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (math.nan, math.nan)
     return Estimate(value, float(low), float(high), n)
+
+
+def bootstrap_crossed(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    figures: int,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> list[Estimate]:
+    """Intervals where two kinds of units were sampled and cross in every observation, such as raters and items.
+
+    Both are drawn, each by itself, and an observation counts as often as its row times its column was drawn (the
+    pigeonhole bootstrap, Owen 2007, Annals of Applied Statistics 1, 386-411). The variance that it gives is never much
+    too small; where raters and items hardly differ, and all variance is that of single observations, it is up to three
+    times too large. Cells may be empty, or hold several observations.
+
+    :param statistic: of weights [R, n] in float64, one per observation, to [R, figures]; what is not finite is in no
+        interval.
+    :param rows: the unit of the first kind of each observation, [n].
+    :param columns: that of the second.
+    :returns: figures with ``n`` the number of observations; NaN throughout where there is none.
+    """
+    n = len(rows)
+    assert len(columns) == n, "every observation has a row and a column"
+    if n == 0:
+        return [Estimate(math.nan, math.nan, math.nan, 0)] * figures
+    rng = np.random.default_rng(seed)
+    codes = [np.unique(np.asarray(units), return_inverse=True)[1] for units in (rows, columns)]
+    counts = [int(code.max()) + 1 for code in codes]
+    drawn = np.empty((resamples, figures))
+    size = max(_BLOCK // max(n, *counts), 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for start in range(0, resamples, size):
+            some = min(size, resamples - start)
+            weights = np.ones((some, n))
+            for code, count in zip(codes, counts, strict=True):
+                weights *= rng.multinomial(count, np.full(count, 1 / count), some)[:, code]
+            drawn[start : start + some] = statistic(weights)
+        value = statistic(np.ones((1, n)))[0]
+    found = []
+    for k in range(figures):
+        finite = drawn[np.isfinite(drawn[:, k]), k]
+        low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (math.nan, math.nan)
+        found.append(Estimate(float(value[k]), float(low), float(high), n))
+    return found
+
+
+def min_f_prime(by_rows: Sequence[float], by_columns: Sequence[float]) -> float:
+    """Whether a difference is none, for units of two kinds that were sampled and cross (min F', Clark 1973).
+
+    A test by one kind alone says nothing of other units of the other kind; nor is it enough that both say so.
+
+    :param by_rows: the difference within each unit of the first kind.
+    :param by_columns: within each of the second; their means are of the same difference.
+    :returns: a p-value, two-sided; NaN where there are fewer than two units of a kind.
+    :raises MissingDependency: scipy is not installed.
+    """
+    squares, freedom = [], []
+    for values in (np.asarray(by_rows, np.float64), np.asarray(by_columns, np.float64)):
+        if len(values) < 2:
+            return math.nan
+        error = float(values.var(ddof=1)) / len(values)
+        square = float(values.mean()) ** 2
+        squares.append(square / error if error else math.inf if square else 0.0)
+        freedom.append(len(values) - 1)
+    (f1, f2), (n1, n2) = squares, freedom
+    if not f1 or not f2:
+        return 1.0
+    if math.isinf(f1) and math.isinf(f2):
+        return 0.0
+    # With shares of F1 + F2, one of which may have no end.
+    smaller, larger, of_larger, of_smaller = (f1, f2, n2, n1) if f1 <= f2 else (f2, f1, n1, n2)
+    ratio = 0.0 if math.isinf(larger) else smaller / larger
+    least = smaller / (1 + ratio)
+    within = (1 + ratio) ** 2 / (ratio**2 / of_larger + 1 / of_smaller)
+    try:
+        from scipy.stats import t
+    except ModuleNotFoundError:
+        raise MissingDependency("scipy", "eval") from None
+    return float(2 * t.sf(math.sqrt(least), within))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values for all of a family at once (Holm 1979): none is below another that was below it.
+
+    :param p_values: NaN where a test could not be made; it is none of the family.
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(order):
+        highest = max(highest, min(p * (len(order) - rank), 1.0))
+        adjusted[i] = highest
+    return adjusted
 
 
 def sign_flip(differences: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> float:

@@ -13,7 +13,7 @@ import uvicorn
 from lalia.errors import ConfigError
 from lalia.server.app import Server
 
-__all__ = ["JsonLines", "run"]
+__all__ = ["JsonLines", "listen", "run"]
 
 _NAMES = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
@@ -60,7 +60,7 @@ def run(
     :param ready: called when clients can come.
     :raises ConfigError: it cannot listen there.
     """
-    listener = _listen(host, port)
+    listener = listen(host, port)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     for name in ("lalia", "uvicorn"):
@@ -83,7 +83,7 @@ def run(
     _Uvicorn(config, server, ready).run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """:raises ConfigError: somebody else does, or there is no such address here."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
