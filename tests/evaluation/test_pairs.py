@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lalia.errors import DataError
 from lalia.evaluation.pair_scores import REDUCTIONS, Member, judge_pairs, score_pairs
 from lalia.evaluation.pairs import Pair, load_pairs, pairs_identity, save_pairs
 from lalia.evaluation.speech_pairs import TASKS, make_speech_pairs
+from lalia.evaluation.statistics import bootstrap_ratio
 
 
 class Told10:
@@ -156,6 +158,18 @@ def test_what_follows_the_prompt_is_scored_by_itself(told) -> None:
     assert item["wins"] == {"sum": 0.0, "mean": 0.0, "continuation": 1.0, "continuation_mean": 1.0, "pmi": 0.5}
     assert found["kinds"]["t"]["k"]["continuation"]["value"] == 1.0
     assert set(found["tasks"]["t"]) >= set(REDUCTIONS)
+
+
+def test_pairs_of_one_making_are_drawn_together() -> None:
+    """Twelve pairs of which six say the same as the other six are as sure as six."""
+    wins = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    pairs = [Pair("t", f"{i}{twin}", Path("p"), Path("n"), group=f"{i}") for i in range(6) for twin in "ab"]
+    members = {p.key: (member(2, wins[int(p.group or 0)]), member(2, 0.5)) for p in pairs}
+    found = judge_pairs(pairs, members, {})["tasks"]["t"]["sum"]["accuracy"]
+    assert found == bootstrap_ratio(wins, [1.0] * 6).to_dict() | {"n": 6}
+    alone = judge_pairs([replace(p, group=None) for p in pairs], members, {})["tasks"]["t"]["sum"]["accuracy"]
+    assert alone["value"] == found["value"]
+    assert alone["high"] - alone["low"] < found["high"] - found["low"]
 
 
 def test_a_difference_that_rounding_makes_is_a_tie() -> None:

@@ -116,7 +116,7 @@ def judge_pairs(
 
     :param members: positive and negative by the key of the pair; None where one has no score.
     :param reasons: why not.
-    :param seed: of the bootstrap over pairs.
+    :param seed: of the bootstrap over pairs, or over groups of them.
     :returns: ``tasks``: per task what was asked, answered and failed, and per reduction the accuracy (with a
         bootstrap and a Wilson interval) and ties, and, where it has words of the kind ``oov``, ``in_vocab``: the
         accuracies over the kinds but that, weighted by their pairs; ``kinds``: the accuracies of each kind; ``items``:
@@ -127,7 +127,8 @@ def judge_pairs(
     asked: dict[str, int] = defaultdict(int)
     for p in sorted(pairs, key=lambda p: p.key):
         asked[p.task] += 1
-        named = {"task": p.task, "id": p.id} | ({} if p.voice is None else {"voice": p.voice})
+        known = {"voice": p.voice, "group": p.group}
+        named = {"task": p.task, "id": p.id, **{k: v for k, v in known.items() if v is not None}}
         positive, negative = members[p.key]
         if positive is None or negative is None:
             failures.append({**named, "reason": reasons[p.key]})
@@ -159,7 +160,7 @@ def judge_scores(pairs: Sequence[Pair], scores: Mapping[Path, float], *, seed: i
     for p in sorted(pairs, key=lambda p: p.key):
         asked[p.task] += 1
         a, b = scores[p.positive], scores[p.negative]
-        known = {"voice": p.voice, "kind": p.kind, "subtype": p.subtype}
+        known = {"voice": p.voice, "kind": p.kind, "subtype": p.subtype, "group": p.group}
         named = {"task": p.task, "id": p.id, **{k: v for k, v in known.items() if v is not None}}
         items.append({**named, "positive": a, "negative": b, "wins": {"score": (a > b) + 0.5 * (a == b)}})
     of_task = {task: [i for i in items if i["task"] == task] for task in asked}
@@ -176,13 +177,24 @@ def _win(positive: float, negative: float, tokens: float) -> float:
     return 0.5 if abs(positive - negative) <= TIE * tokens else float(positive > negative)
 
 
-def _by_pair(items: Sequence[Mapping[str, Any]], reduction: str) -> list[float]:
-    """The wins of each pair, the mean over its voices."""
+def _by_pair(items: Sequence[Mapping[str, Any]], reduction: str) -> dict[Any, float]:
+    """The wins of each pair, the mean over its voices; a pair's name begins with its group."""
     wins: dict[Any, list[float]] = defaultdict(list)
     for i in items:
         if reduction in i["wins"]:
-            wins[i.get("kind"), i.get("subtype"), i["id"]].append(i["wins"][reduction])
-    return [sum(w) / len(w) for w in wins.values()]
+            name = (i.get("kind"), i.get("subtype"), i["id"])
+            wins[i.get("group") or name, name].append(i["wins"][reduction])
+    return {name: sum(w) / len(w) for name, w in wins.items()}
+
+
+def _accuracy(wins: Mapping[Any, float], seed: int) -> dict[str, Any]:
+    """The mean over pairs; what is drawn anew are groups of them."""
+    groups: dict[Any, list[float]] = defaultdict(list)
+    for (group, _), win in wins.items():
+        groups[group].append(win)
+    return bootstrap_ratio(
+        [sum(w) for w in groups.values()], [float(len(w)) for w in groups.values()], seed=seed
+    ).to_dict()
 
 
 def _summary(
@@ -194,20 +206,16 @@ def _summary(
         wins = _by_pair(items, name)
         if not wins and name in ("continuation", "continuation_mean", "pmi"):
             continue
-        low, high = wilson(sum(wins), len(wins))
+        low, high = wilson(sum(wins.values()), len(wins))
         result[name] = {
-            "accuracy": bootstrap_ratio(wins, [1.0] * len(wins), seed=seed).to_dict(),
+            "accuracy": _accuracy(wins, seed),
             "wilson": {"low": low, "high": high},
             "ties": sum(i["wins"].get(name) == 0.5 for i in items),
         }
     if any(i.get("kind") == OOV for i in items):
         known = [i for i in items if i.get("kind") not in (None, OOV)]
         # The mean over bands of words, each weighted by its pairs, is the mean over their pairs.
-        result["in_vocab"] = {
-            name: bootstrap_ratio(wins, [1.0] * len(wins), seed=seed).to_dict()
-            for name in names
-            if (wins := _by_pair(known, name))
-        }
+        result["in_vocab"] = {name: _accuracy(wins, seed) for name in names if (wins := _by_pair(known, name))}
     return result
 
 
@@ -221,7 +229,5 @@ def _kinds(
             groups[i["task"], i["kind"]].append(i)
     found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for (task, kind), group in sorted(groups.items()):
-        found[task][kind] = {
-            n: bootstrap_ratio(w, [1.0] * len(w), seed=seed).to_dict() for n in names if (w := _by_pair(group, n))
-        }
+        found[task][kind] = {n: _accuracy(wins, seed) for n in names if (wins := _by_pair(group, n))}
     return dict(found)

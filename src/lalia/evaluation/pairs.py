@@ -21,7 +21,7 @@ from lalia.files import atomic_write, sha256
 
 __all__ = ["Pair", "contents", "load_pairs", "pairs_identity", "save_pairs"]
 
-_TEXTS = ("voice", "kind", "subtype", "prompt_text", "positive_text", "negative_text")
+_TEXTS = ("voice", "kind", "subtype", "prompt_text", "positive_text", "negative_text", "group")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Pair:
     :param voice: who speaks, where several voices read the same pair; its accuracy is the mean over them.
     :param kind: what the accuracy is given for besides the whole task (a syntactic phenomenon, a band of frequency).
     :param subtype: a part of the kind.
+    :param group: pairs of one group are of one making (the same sentence turned round), and are drawn together where it
+        is asked how sure an accuracy is.
     :param split: seconds up to which the two are one prompt; what follows is the continuation.
     :param prompt_text: what is said up to there.
     :param positive_text: what is said in the positive, behind the prompt where there is one.
@@ -50,6 +52,7 @@ class Pair:
     prompt_text: str | None = None
     positive_text: str | None = None
     negative_text: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("task", "id"):

@@ -2,7 +2,7 @@
 
 Two rules. Whoever fails more checks than one is left out. Of the others, whoever does not agree with the rest is: this
 is after CrowdMOS (Ribeiro, Florencio, Zhang & Seltzer 2011, ICASSP), which takes the correlation of a worker with the
-mean of the others. Not confirmed from the paper: the least correlation of 0.25, which two public ports of its code
+mean of the others. Not confirmed from the paper: the least correlation of 0.25, which one public port of its code
 have, and whether others are weighed anew after each exclusion; here they are not. The least numbers of
 ratings and of others are lalia's own.
 """

@@ -152,5 +152,6 @@ def _write(studio: Studio, writer: Writer, unit: _Unit, seed: int, crowd: Sequen
                 prompt_text=clauses[0],
                 positive_text=clauses[1],
                 negative_text=clauses[1],
+                group=f"{unit.number:03d}",
             )
         )

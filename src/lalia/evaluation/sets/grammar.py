@@ -250,6 +250,7 @@ def make_grammar(studio: Studio, writer: Writer, size: int, seed: int) -> None:
                         voice=voice,
                         kind=s.kind,
                         subtype=s.subtype,
+                        group=f"{place:03d}",
                         positive_text=s.right,
                         negative_text=s.wrong,
                     )

@@ -104,6 +104,7 @@ def make_stories(studio: Studio, writer: Writer, size: int, seed: int) -> None:
                         prompt_text=story.prompt,
                         positive_text=story.ending,
                         negative_text=stories[j].ending,
+                        group=story.id[:-1],
                     )
                 )
 
