@@ -20,7 +20,7 @@ def evaluate(
             metavar="[BENCHMARK]...",
             help="answers, transcribe, say, latency, memory, tone, turns, robustness, mini-words, mini-grammar, "
             "mini-stories, mini-acoustics, mini-phones: those of these that the model can do, by default; scenes, "
-            "pairs and continuations.",
+            "pairs, continuations, and public suites in their files (--data), such as voicebench-openbookqa or mmau.",
         ),
     ] = None,
     data: Annotated[
@@ -41,6 +41,9 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1, max=512, help="The longest reply, as text.")] = 80,
     workers: Annotated[int, typer.Option(min=1, help="Processes that ask item by item.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Items that are asked at once.")] = 16,
+    judge: Annotated[
+        str | None, typer.Option(help="Who marks replies: MODEL@ADDRESS of chat completions, http://…/v1.")
+    ] = None,
     score_only: Annotated[
         bool, typer.Option("--score-only", help="Score the answers of an earlier run with this -o, and ask for none.")
     ] = False,
@@ -53,6 +56,7 @@ def evaluate(
     from lalia.data import discover
     from lalia.evaluation.benchmarks import Bench, find, table
     from lalia.evaluation.benchmarks import evaluate as run
+    from lalia.evaluation.benchmarks.suites import SUITES
     from lalia.evaluation.public_pairs import holds_pairs
     from lalia.folders import check_writable
 
@@ -60,7 +64,8 @@ def evaluate(
     if output is not None:
         check_writable(output)
     # Where pairs alone are asked for, what they are not is said in their words.
-    pairs = data is not None and (benchmarks == ["pairs"] or holds_pairs(data))
+    suite = any(name in SUITES for name in benchmarks or [])
+    pairs = data is not None and (benchmarks == ["pairs"] or suite or holds_pairs(data))
     recordings = None if data is None or pairs else discover([data])
     load = partial(load_model, model, device, dtype)
     loaded = None if score_only else load()
@@ -80,6 +85,7 @@ def evaluate(
             workers=workers,
             batch_size=batch_size,
             score_only=score_only,
+            marker=None if judge is None else _judge(judge),
             hear=_hearing,
             seed=seed,
             limit=limit,
@@ -89,6 +95,16 @@ def evaluate(
         )
         result = run(bench, benchmarks or [], out=output, identity=bench.identity, tell=tell)
     show(result, table(result), as_json=as_json)
+
+
+def _judge(given: str) -> Any:
+    from lalia.errors import ConfigError
+    from lalia.evaluation.judging import ServedJudge
+
+    name, at, address = given.rpartition("@")
+    if not at or not name:
+        raise ConfigError(f"The judge is {given!r}. Give MODEL@ADDRESS, such as gpt-4o-mini@https://api.openai.com/v1.")
+    return ServedJudge(address, name)
 
 
 def _hearing() -> Any:

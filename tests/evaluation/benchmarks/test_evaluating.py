@@ -117,7 +117,6 @@ def test_the_command_refuses_before_it_works(lalia: Any, tiny: Path, tmp_path: P
         (("answer",), "There is no benchmark 'answer'. Did you mean 'answers'?"),
         (("answers", "-o", tmp_path / "no" / "r.json"), "cannot be written"),
         (("transcribe", "--data", tmp_path / "none"), "does not exist"),
-        (("pairs", "--data", tmp_path), "holds no sound files"),
         (("answers",), "keeps no conversation of turns"),
     ):
         ran = lalia("eval", tiny, *words)

@@ -15,6 +15,7 @@ from lalia.evaluation.asr import Whisper
 from lalia.evaluation.benchmarks.base import Conversation, Reply, Talks
 from lalia.evaluation.benchmarks.bundled import Question, questions
 from lalia.evaluation.dnsmos import DNSMOS, Quality
+from lalia.evaluation.judging import Judge
 from lalia.evaluation.protocols import Recognizer
 from lalia.evaluation.text import Normalizer, WhisperEnglish
 from lalia.evaluation.text_lm import CausalLM, TextLM
@@ -83,6 +84,7 @@ class Bench:
     :param workers: processes that ask, where a benchmark asks item by item.
     :param batch_size: items that are asked at once, where the model takes several.
     :param score_only: score answers that are kept, and ask for none.
+    :param marker: marks replies where a suite has them marked.
     :param hear: makes the ears of the cascade that models of speech are compared with; ``recognizer`` when not given.
     :param progress: called with a stage, how much of it is done, and how much there is.
     """
@@ -104,6 +106,7 @@ class Bench:
     workers: int = 1
     batch_size: int = 8
     score_only: bool = False
+    marker: Judge | None = None
     hear: Callable[[], Recognizer] | None = None
     progress: Callable[[str, int, int], None] = _silent
     judge_weights: str = "whisper-base"

@@ -17,6 +17,7 @@ from lalia.evaluation.benchmarks.phones import Phones
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
+from lalia.evaluation.benchmarks.suites import SUITES
 from lalia.evaluation.benchmarks.tone import Tone
 from lalia.evaluation.benchmarks.transcribe import Transcribe
 from lalia.evaluation.benchmarks.turns import Turns
@@ -38,7 +39,7 @@ _ALL: tuple[Benchmark, ...] = (
 )
 """Those that are meant where none is named."""
 BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), MinimalPairs(), Continuations())
+    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), MinimalPairs(), Continuations(), *SUITES.values())
 }
 
 Goal = Mapping[str, float | str]
