@@ -12,6 +12,7 @@ from lalia.evaluation.statistics import (
     bootstrap,
     bootstrap_many,
     bootstrap_ratio,
+    holm,
     jackknife,
     mean,
     share,
@@ -142,3 +143,26 @@ def test_several_statistics_of_the_same_resamples() -> None:
     assert first == bootstrap(lambda x: x.mean(1), values, resamples=300)
     assert (second.value, second.low, second.high) == (8.0, 8.0, 8.0)
     assert [e.n for e in bootstrap_many(both, [], figures=2)] == [0, 0]
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=12))
+def test_holm_written_out(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    for rank, i in enumerate(order):
+        raised = [min(1.0, (len(order) - k) * p_values[order[k]]) for k in range(rank + 1)]
+        assert adjusted[i] == pytest.approx(max(raised))
+
+
+def test_holm_leaves_out_what_was_not_tested() -> None:
+    assert holm([]) == []
+    found = holm([0.01, math.nan, 0.04, 0.03])
+    assert found[0] == pytest.approx(0.03)
+    assert math.isnan(found[1])
+    assert found[2:] == pytest.approx([0.06, 0.06])
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(0).uniform(0, 0.2, 20)
+    assert holm(list(p_values)) == pytest.approx(multitest.multipletests(p_values, method="holm")[1].tolist())

@@ -14,6 +14,7 @@ __all__ = [
     "bootstrap_counts",
     "bootstrap_many",
     "bootstrap_ratio",
+    "holm",
     "jackknife",
     "mean",
     "share",
@@ -224,3 +225,17 @@ def sign_flip(differences: Sequence[float], *, seed: int = 0, resamples: int = R
         signs = np.random.default_rng(seed).choice((-1.0, 1.0), (resamples, n))
         signs[0] = 1.0  # what was seen is one of them
     return float(np.mean(np.abs(signs @ values) >= abs(values.sum()) - 1e-12))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, raised so that one error among all of them is as rare as p says (Holm 1979).
+
+    :param p_values: NaN, where nothing was tested, stays NaN and is not counted.
+    """
+    adjusted = [math.nan] * len(p_values)
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min((len(order) - rank) * p_values[i], 1.0))
+        adjusted[i] = highest
+    return adjusted
