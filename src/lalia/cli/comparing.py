@@ -64,7 +64,7 @@ def compare(
         comparison = _run(models or [], folder, data, benchmarks, items, limit, prompts, seed, device, dtype)
     save_page(comparison, folder, output, audio=audio)
     found = summary(comparison)
-    text = "\n".join([m["said"] for m in found["measures"].values() if m["said"]] + [str(output)])
+    text = "\n".join([m["said"] for m in found["measures"].values() if m["verdict"] != "none"] + [str(output)])
     show({"page": str(output), "results": str(folder), **found}, text, as_json=as_json)
 
 

@@ -289,8 +289,13 @@ def test_a_model_that_cannot_be_loaded_says_why(done: Any, tmp_path: Path) -> No
     def fail() -> Any:
         raise WeightsError("It is not here. Fetch it.")
 
-    with pytest.raises(DataError, match="Nothing is known of 'lost' in .*: It is not here"):
+    with pytest.raises(DataError, match=r"Nothing is known of 'lost' in .*: It is not here"):
         compare([Subject("lost", fail)], done[0].task, tmp_path / "a", works=("bit-rate",))
+    beside = [Subject("lost", fail), done[0].subjects[2]]
+    found = compare(beside, done[0].task, tmp_path / "b", works=("bit-rate",))
+    assert [m["name"] for m in found["models"]] == ["codec"]
+    page = save_page(found, tmp_path / "b", tmp_path / "b.html").read_text("utf-8")
+    assert "It is not here. Fetch it." in page
 
 
 # -- the command --------------------------------------------------------------------------------

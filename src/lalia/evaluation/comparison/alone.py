@@ -11,6 +11,9 @@ from lalia.streams import Streams
 __all__ = ["Alone"]
 
 
+_NO_LM = "It has no language model."
+
+
 class Alone:
     """A tokenizer alone; one that decodes, a codec, resynthesizes as a model does.
 
@@ -50,6 +53,18 @@ class Alone:
         if voice is not None:
             raise ConfigError("A codec speaks in the voice that it heard. Leave out the voice.")
         return self.decode(self.encode(audio))
+
+    def continue_(self, audio: Audio, **settings: Any) -> Any:
+        """
+        :raises ConfigError: always.
+        """
+        raise ConfigError(_NO_LM)
+
+    def score(self, audio: Audio) -> Any:
+        """
+        :raises ConfigError: always.
+        """
+        raise ConfigError(_NO_LM)
 
     @property
     def parameters(self) -> dict[str, int]:

@@ -24,11 +24,13 @@ class Difference:
     :param estimate: of the difference; of the factor where the measure is one of logarithms.
     :param p: of a sign-flip test over items, after Holm where it is one of several; NaN where nothing was tested.
     :param neutral: the value of no difference.
+    :param tests: how many it is corrected for.
     """
 
     estimate: Estimate
     p: float
     neutral: float
+    tests: int = 1
 
     @property
     def carried(self) -> bool:
@@ -42,7 +44,7 @@ class Difference:
     @property
     def too_few(self) -> bool:
         """Whether no outcome of the test could have been one that counts."""
-        return self.estimate.n < 1 or 2.0 ** (1 - self.estimate.n) >= _LEVEL
+        return self.estimate.n < 1 or self.tests * 2.0 ** (1 - self.estimate.n) >= _LEVEL
 
 
 def difference(
@@ -89,7 +91,10 @@ def beside(column: Column, best: str, *, seed: int = 0) -> dict[str, Difference 
 
 def _corrected(found: Mapping[Any, Difference | None]) -> dict[Any, Difference | None]:
     raised = holm([math.nan if d is None else d.p for d in found.values()])
-    return {k: None if d is None else replace(d, p=p) for (k, d), p in zip(found.items(), raised, strict=True)}
+    tests = sum(d is not None for d in found.values())
+    return {
+        k: None if d is None else replace(d, p=p, tests=tests) for (k, d), p in zip(found.items(), raised, strict=True)
+    }
 
 
 @dataclass(frozen=True)

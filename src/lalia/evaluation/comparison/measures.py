@@ -10,7 +10,7 @@ import numpy as np
 from lalia.evaluation.benchmarks import goals
 from lalia.evaluation.statistics import Estimate, bootstrap
 
-__all__ = ["GROUPS", "Column", "Measure", "Reading", "read"]
+__all__ = ["GROUPS", "Column", "Measure", "Reading", "read", "reference_of"]
 
 GROUPS: Mapping[str, tuple[str, str]] = {
     "resynthesis": ("Resynthesis", "重新合成"),
@@ -114,14 +114,14 @@ def _exact(value: float) -> Estimate:
 Found = Iterator[tuple[Measure, Reading]]
 
 
-def _reference(models: Sequence[Mapping[str, Any]]) -> str:
+def reference_of(models: Sequence[Mapping[str, Any]]) -> str:
     """What errors are counted against: the texts where all recordings have one, else the second recogniser."""
     items = [i for m in models if "resynthesis" in m["works"] for i in m["works"]["resynthesis"]["items"]]
     return "text" if items and all("text" in i["edits"] for i in items) else "second"
 
 
 def _resynthesis(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> Found:
-    reference = _reference(models)
+    reference = reference_of(models)
     rates = result["summary"]["all"].get(reference)
     for kind, chief in (("wer", True), ("cer", False)) if rates else ():
         items = {}
@@ -258,7 +258,7 @@ def _references(comparison: Mapping[str, Any], columns: Mapping[str, Column]) ->
     """Add what is no model to the columns."""
     for model in comparison["models"]:
         if "resynthesis" in model["works"]:
-            rates = model["works"]["resynthesis"]["summary"]["all"].get(_reference(comparison["models"]), {})
+            rates = model["works"]["resynthesis"]["summary"]["all"].get(reference_of(comparison["models"]), {})
             for kind, found in rates.items():
                 if f"resynthesis.{kind}" in columns:
                     columns[f"resynthesis.{kind}"].references["the original"] = _estimate(found["original"])
@@ -277,10 +277,13 @@ def _of_pairs(name: str, part: Mapping[str, Any], columns: Mapping[str, Column])
         if column.measure.group != "likelihood" or not key.startswith(f"{name}."):
             continue
         task, _, reduction = key.removeprefix(f"{name}.").rpartition(".")
+        # The text model reads what stands behind a prompt; the cascade all that it hears.
+        whole = reduction.replace("continuation_mean", "mean").replace("continuation", "sum")
+        behind = ", over the whole" if whole != reduction else ""
         for suffix, label in (
             ("chance", "chance"),
-            (f"text_lm_{reduction}", "a text model that reads"),
-            (f"cascade_{reduction}", "a cascade: recogniser and text model"),
+            (f"text_lm_{whole}", "a text model that reads"),
+            (f"cascade_{whole}", f"a cascade: recogniser and text model{behind}"),
         ):
             if (figure := by_key.get(f"{task}.{suffix}")) is not None and figure["value"] is not None:
                 column.references[label] = _estimate(figure)

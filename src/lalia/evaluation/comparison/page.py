@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lalia.evaluation.comparison.differences import effects
-from lalia.evaluation.comparison.measures import GROUPS, Column, read
+from lalia.evaluation.comparison.measures import GROUPS, Column, read, reference_of
 from lalia.evaluation.comparison.plots import Point, Side, plot
 from lalia.evaluation.comparison.sound import data_url
 from lalia.evaluation.comparison.tables import (
@@ -67,6 +67,7 @@ def summary(comparison: Mapping[str, Any]) -> dict[str, Any]:
             for e in changes
         ],
         "left_out": {m["name"]: m["left_out"] for m in comparison["models"]},
+        "missing": comparison["missing"],
     }
 
 
@@ -89,13 +90,13 @@ def save_page(comparison: Mapping[str, Any], folder: str | Path, output: str | P
     ]
     alike = effects_table(changes) or "<p>No two models differ in one part alone.</p>"
     sections = {
-        "found": ("What was found", "發現", said(first) or "<p>Nothing was measured.</p>"),
-        "parts": ("What the models are made of", "組成", parts_table(models)),
-        "effects": ("One part exchanged, all else alike", "單一元件的影響", alike + grid),
+        "found": ("Findings", "發現", said(first) or "<p>Nothing was measured.</p>"),
+        "parts": ("Parts", "組成", parts_table(models)),
+        "effects": ("One part exchanged", "單一元件的影響", alike + grid),
         "plots": ("Quality against cost", "品質與成本", _plots(chief, columns, models)),
         "figures": ("All figures", "所有數據", _figures(columns, models, seed)),
         "sound": ("Sound side by side", "並排聆聽", _sound(comparison, Path(folder), audio)),
-        "left": ("What was left out", "未評項目", left_out(models)),
+        "left": ("Left out", "未評項目", left_out(models, comparison["missing"])),
         "how": ("How it was measured", "評測方式", _how(comparison)),
     }
     sections = {key: s for key, s in sections.items() if s[2]}
@@ -104,6 +105,7 @@ def save_page(comparison: Mapping[str, Any], folder: str | Path, output: str | P
     # Written last, so that no name of a model is taken for a place.
     filled = {
         "TITLE": escape(f"Comparison of {names}"),
+        "LEDE": _lede(comparison["settings"]),
         "MODELS": " ".join(
             f'<span class="model">{chip(n)} {escape(m["name"])}</span>' for n, m in enumerate(models, start=1)
         ),
@@ -122,13 +124,25 @@ def save_page(comparison: Mapping[str, Any], folder: str | Path, output: str | P
     return target
 
 
+def _lede(settings: Mapping[str, Any]) -> str:
+    count, seconds = settings["recordings"], settings["seconds_of_recordings"]
+    first = "" if settings["limit"] is None else f"; the first {settings['limit']} items only, for a first look"
+    return escape(f"The same work for every model: {count} recordings of {seconds:.0f} s together{first}.")
+
+
 def _figures(columns: Sequence[Column], models: Sequence[Mapping[str, Any]], seed: int) -> str:
-    found = ""
+    found, names = "", [m["name"] for m in models]
     for group, (title, other) in GROUPS.items():
         own = [c for c in columns if c.measure.group == group]
+        # Pairs have one figure for each way to make a score of token likelihoods: the first is seen, the others on ask.
+        first = [c for c in own if c.measure.chief or group != "likelihood"]
+        rest = [c for c in own if c not in first]
         if own:
-            table = figures(own, [m["name"] for m in models], seed=seed, title=title)
-            found += f'<h3>{title} <span lang="zh-Hant">{other}</span></h3>{table}'
+            found += f'<h3>{title} <span lang="zh-Hant">{other}</span></h3>'
+            found += figures(first, names, seed=seed, title=title) if first else ""
+        if rest:
+            more = figures(rest, names, seed=seed, title=title)
+            found += f"<details><summary>Other scores of the same pairs</summary>{more}</details>"
     return found
 
 
@@ -208,7 +222,9 @@ def _how(comparison: Mapping[str, Any]) -> str:
     tools: dict[str, dict[str, None]] = {}
     for result in (r for m in models for r in m["works"].values()):
         _tools(result, "", tools)
-    rows = [(k.replace("_", " "), json.dumps(v, ensure_ascii=False)) for k, v in settings.items()]
+    rows = [(k.replace("_", " "), _plain(v)) for k, v in settings.items()]
+    against = "the texts" if reference_of(models) == "text" else f"what {settings['second']} hears in the originals"
+    rows.append(("errors of resynthesis are counted against", against))
     rows += [(f"judge: {role}", name) for role, names in sorted(tools.items()) for name in names]
     rows += [(f"version: {k}", v) for k, v in comparison["environment"].items()]
     rows += [(f"weights of {m['name']} (SHA-256)", m["identity"] or "unknown") for m in models]
@@ -220,10 +236,16 @@ def _how(comparison: Mapping[str, Any]) -> str:
         "<p>Intervals in brackets are of 95 %: bootstraps over items, over phone pairs for ABX, jackknives for what "
         "units say of phones and for bit rates. Two models are told apart where the interval of their difference over "
         "common items leaves out zero, and a sign-flip test has p &lt; 0.05 after Holm's correction within the "
-        "measure; different measures are not corrected for one another. Times are those of the machine that "
-        "did the work.</p>"
+        "measure; without common items, where their intervals do not meet. Different measures are not corrected for "
+        "one another. Times are those of the machine that did the work.</p>"
         f'<div class="scroll"><table class="settings"><tbody>{listed}</tbody></table></div>'
     )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "all" if value is None else str(value)
 
 
 def _tools(value: Any, role: str, found: dict[str, dict[str, None]]) -> None:

@@ -1,16 +1,18 @@
 """What a model is made of, read from its recipe: tokenizer, language model and its start, layout, vocoder."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from lalia.config import Configurable, Configuration
 from lalia.errors import ConfigError
 from lalia.evaluation.representation import nominal_bit_rate
 from lalia.lm import HF
+from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
 from lalia.streams import Discrete, StreamSpec
 from lalia.tokenizers import Letters, Phones, Text
 from lalia.vocoders import Chain
@@ -49,17 +51,16 @@ def parts_of(model: Any) -> dict[str, Any]:
     spoken = spoken_streams(recipe)
     names = list(dict.fromkeys(heard)) or [s for s in spoken if _reads_sound(recipe, s)] or [recipe.speech_stream]
     distinct = {recipe.streams[n].tokenizer: model.identities.get(n) for n in reversed(names)}
+    sizes = _sizes(recipe)
     own = dict.fromkeys((names[0], *spoken[:1]), "speech")
     return {
         "axes": {
             "tokenizer": _tokenizer(list(distinct)[::-1], list(distinct.values())[::-1]),
-            **_lm_axes(recipe, model.lms, own),
-            "vocoder": dict(_NONE)
-            if recipe.vocoder is None
-            else {"label": _vocoder(recipe.vocoder), "config": _renamed(recipe.vocoder.to_dict(), own)},
+            **_lm_axes(recipe, sizes, own),
+            "vocoder": dict(_NONE) if recipe.vocoder is None else _vocoder_axis(recipe.vocoder, distinct, own),
         },
         "stream": _stream([recipe.specs[s] for s in spoken or (recipe.speech_stream,)]),
-        "parameters": _parameters(model, names, spoken),
+        "parameters": _parameters(model, [s for s in (*names, *spoken) if _reads_sound(recipe, s)], sizes),
     }
 
 
@@ -108,10 +109,18 @@ def _source(config: Any) -> str:
     return _kind(config) + (f"({', '.join(what)})" if what else "")
 
 
-def _lm_axes(recipe: Any, lms: nn.ModuleDict, own: Mapping[str, str]) -> dict[str, Any]:
+def _vocoder_axis(config: Any, tokenizers: Collection[Any], own: Mapping[str, str]) -> dict[str, Any]:
+    data = _renamed(config.to_dict(), own)
+    # The decoder of the very codec that is heard with goes with it, and is no choice of its own.
+    if getattr(config, "codec", None) in tokenizers:
+        del data["codec"]
+    return {"label": _vocoder(config), "config": data}
+
+
+def _lm_axes(recipe: Any, sizes: Mapping[str, int], own: Mapping[str, str]) -> dict[str, Any]:
     if not recipe.lms:
         return {axis: dict(_NONE) for axis in ("lm", "start", "layout")}
-    sizes, starts, layouts, bodies = [], [], [], []
+    kinds, starts, layouts, bodies = [], [], [], []
     begins = {stage.init for stage in recipe.stages if stage.init is not None} - {s.name for s in recipe.stages}
     for name, config in recipe.lms.items():
         data = {k: v for k, v in config.to_dict().items() if k not in ("sampler", "layout")}
@@ -120,14 +129,15 @@ def _lm_axes(recipe: Any, lms: nn.ModuleDict, own: Mapping[str, str]) -> dict[st
         if isinstance(backbone, HF.Config):
             start = Path(backbone.name).name if backbone.pretrained else None
             data["backbone"] = {k: v for k, v in data["backbone"].items() if k not in ("pretrained", "new_vocabulary")}
-        sizes.append(f"{_kind(backbone)} {_millions(sum(p.numel() for p in lms[name].parameters()))}")
+        kinds.append(f"{_kind(backbone)} {_millions(sizes[f'lm {name}'])}")
         starts.append("cold" if start is None else f"continued from {start}")
-        layouts.append(type(config.layout).__name__)
+        streams = ", ".join(own.get(s, s) for s in config.layout.streams)
+        layouts.append(f"{type(config.layout).__name__}({streams})")
         bodies.append((_renamed(data, own), _renamed(config.layout.to_dict(), own)))
     if begins and all(s == "cold" for s in starts):
         starts = [f"continued from {', '.join(sorted(map(str, begins)))}"]
     return {
-        "lm": {"label": " → ".join(sizes), "config": [body for body, _ in bodies]},
+        "lm": {"label": " → ".join(kinds), "config": [body for body, _ in bodies]},
         "start": {"label": " → ".join(dict.fromkeys(starts)), "config": starts},
         "layout": {"label": " → ".join(layouts), "config": [layout for _, layout in bodies]},
     }
@@ -150,19 +160,34 @@ def _stream(specs: Sequence[StreamSpec]) -> dict[str, Any]:
     }
 
 
-def _parameters(model: Any, heard: Sequence[str], spoken: Sequence[str]) -> dict[str, int]:
-    seen: set[int] = set()
+def _sizes(recipe: Any) -> dict[str, int]:
+    """Parameters of each language model, and of the ``vocoder``: of the recipe, for weights in memory may be packed."""
+    specs, sizes = dict(recipe.specs), {"vocoder": 0}
+    with torch.device("meta"):
+        for name, config in recipe.lms.items():
+            lm = config.build(specs)
+            specs[name + HIDDEN_SUFFIX] = hidden_spec(lm.backbone.dim)
+            sizes[f"lm {name}"] = _count(lm)
+        if recipe.vocoder is not None:
+            sizes["vocoder"] = _count(recipe.vocoder.build(recipe.specs))
+    return sizes
 
-    def count(module: Any) -> int:
-        new = {} if not isinstance(module, nn.Module) else {id(p): p.numel() for p in module.parameters()}
-        found = sum(n for key, n in new.items() if key not in seen)
-        seen.update(new)
-        return found
 
-    lms = sum(count(lm) for lm in model.lms.values())
-    vocoder = count(model.vocoder)
-    sound = [s for s in dict.fromkeys((*heard, *spoken)) if _reads_sound(model.recipe, s)]
-    return {"tokenizer": sum(count(model.tokenizer(s)) for s in sound), "lm": lms, "vocoder": vocoder}
+def _count(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters()) if isinstance(module, nn.Module) else 0
+
+
+def _parameters(model: Any, sound: Sequence[str], sizes: Mapping[str, int]) -> dict[str, int]:
+    hearing: dict[int, int] = {}
+    for stream in sound:
+        tokenizer = model.tokenizer(stream)
+        # What speaks is counted with the vocoder.
+        decoder = getattr(tokenizer, "decoder", None)
+        mute = {id(p) for p in decoder.parameters()} if isinstance(decoder, nn.Module) else set()
+        if isinstance(tokenizer, nn.Module):
+            hearing |= {id(p): p.numel() for p in tokenizer.parameters() if id(p) not in mute}
+    lms = sum(n for name, n in sizes.items() if name != "vocoder")
+    return {"tokenizer": sum(hearing.values()), "lm": lms, "vocoder": sizes["vocoder"]}
 
 
 def labels(models: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ __all__ = ["Point", "Side", "bar", "frontier", "plot"]
 
 _WIDTH, _HEIGHT = 420, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 14, 44
-_DECADES = 20.0
+_SPAN = 10.0
 """A cost that spans more than this factor is drawn on a logarithmic axis."""
 
 
@@ -56,7 +56,7 @@ def plot(points: Sequence[Point], x: Side, y: Side) -> str:
     best = frontier(points, x, y)
     xs = [v for p in points for v in (p.x.value, p.x.low, p.x.high) if math.isfinite(v)]
     ys = [v for p in points for v in (p.y.value, p.y.low, p.y.high) if math.isfinite(v)]
-    logarithmic = min(xs) > 0 and max(xs) / min(xs) > _DECADES
+    logarithmic = min(xs) > 0 and max(xs) / min(xs) > _SPAN
     place_x, ticks_x = _scale(xs, _LEFT, _WIDTH - _RIGHT, logarithmic)
     place_y, ticks_y = _scale(ys, _HEIGHT - _BOTTOM, _TOP, False)
     label = f"{y.about} against {x.about}"
@@ -83,7 +83,7 @@ def plot(points: Sequence[Point], x: Side, y: Side) -> str:
     if len(best) > 1:
         path = " ".join(f"{place_x(p.x.value):.1f},{place_y(p.y.value):.1f}" for p in best)
         parts.append(f'<polyline class="frontier" points="{path}"/>')
-    parts += [_mark(p, x, y, place_x, place_y, on=p in best) for p in points]
+    parts += [_mark(p, x, y, place_x, place_y, on=p in best) for p in sorted(points, key=lambda p: p in best)]
     return "".join((*parts, "</svg>"))
 
 
@@ -111,7 +111,7 @@ def _mark(
 
 def _title(side: Side) -> str:
     unit = unit_of(side.unit).strip()
-    return escape(f"{side.about}{f' ({unit})' if unit else ''}, {side.better} is better")
+    return escape(f"{side.about}{f' ({unit})' if unit else ''} {'↓' if side.better == 'lower' else '↑'}")
 
 
 def _tick(value: float, unit: str, ticks: Sequence[float]) -> str:

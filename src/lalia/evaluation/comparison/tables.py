@@ -7,7 +7,7 @@ from typing import Any
 
 from lalia.evaluation.comparison.differences import Effect
 from lalia.evaluation.comparison.measures import Column
-from lalia.evaluation.comparison.parts import AXES, labels
+from lalia.evaluation.comparison.parts import AXES, alike_but_for, labels
 from lalia.evaluation.comparison.plots import bar
 from lalia.evaluation.comparison.words import Statement, change, number, of_effect, of_ranking, unit_of
 from lalia.evaluation.statistics import Estimate
@@ -30,13 +30,13 @@ def chip(n: int) -> str:
 
 
 def said(statements: Sequence[Statement]) -> str:
-    """Sentences, each with a mark that says whether models are told apart."""
-    words = {"carried": "told apart", "open": "not told apart", "none": "nothing to compare"}
+    """Sentences that compare, each with a mark that says whether models are told apart."""
+    words = {"carried": "told apart", "open": "not told apart"}
     rows = [
         f'<li class="{s.verdict}"><span class="verdict" title="{words[s.verdict]}">{words[s.verdict]}</span> '
         f"<span>{escape(s.text)}</span></li>"
         for s in statements
-        if s.text
+        if s.verdict != "none"
     ]
     return f'<ul class="said">{"".join(rows)}</ul>' if rows else ""
 
@@ -53,19 +53,19 @@ def _scroll(table: str, label: str) -> str:
 def parts_table(models: Sequence[Mapping[str, Any]]) -> str:
     """What each model is made of."""
     names = labels([m["parts"] for m in models])
-    heads = ["Model", *(AXIS_NAMES[a][0] for a in AXES), "Frame rate", "Codes", "Bit rate", "Parameters"]
+    heads = ["Model", *(AXIS_NAMES[a][0] for a in AXES), "Speech stream", "Parameters"]
     rows = []
     for n, (m, label) in enumerate(zip(models, names, strict=True), start=1):
         stream, sizes = m["parts"]["stream"], m["parts"]["parameters"]
         rate, books = stream["nominal_bit_rate"], stream["codebooks"]
-        codes = "continuous" if books is None else f"{books} × {stream['codebook_size']}"
+        codes = "continuous" if books is None else f"{books} × {stream['codebook_size']} codes"
+        codes += ", no repeats" if stream["deduplicated"] else ""
+        frames = "no clock" if stream["frame_rate"] is None else f"{stream['frame_rate']:g} Hz"
+        bits = "no bit rate" if rate is None else f"{rate:.0f} bit/s"
         total = sum(sizes.values())
         by_part = ", ".join(f"{k} {v / 1e6:.1f}" for k, v in sizes.items() if v)
-        frames = stream["frame_rate"]
         cells = [
-            _cell(f"{frames:g} Hz" if frames else "–", frames),
-            _cell(codes + (", no repeats" if stream["deduplicated"] else ""), books),
-            _cell("–" if rate is None else f"{rate:.0f} bit/s", rate),
+            _cell(f"{bits}<small>{frames}, {codes}</small>", rate),
             _cell(f"{total / 1e6:.1f} M<small>{escape(by_part)}</small>", total),
         ]
         axes = "".join(f"<td>{escape(label[a])}</td>" for a in AXES)
@@ -84,17 +84,16 @@ def figures(columns: Sequence[Column], models: Sequence[str], *, seed: int, titl
         arrow, way = _ARROWS[c.measure.better]
         unit = unit_of(c.measure.unit).strip()
         heads.append(
-            f"{escape(c.measure.about)}{f' <i>{escape(unit)}</i>' if unit else ''}"
+            f"{escape(c.measure.about.removeprefix('accuracy in '))}{f' <i>{escape(unit)}</i>' if unit else ''}"
             f"{f' <abbr title={chr(34)}{way}{chr(34)}>{arrow}</abbr>' if arrow else ''}"
         )
     statements = [of_ranking(c, seed=seed) for c in columns]
-    best = [_best(c) if s.verdict == "carried" else None for c, s in zip(columns, statements, strict=True)]
     rows = []
     for n, name in enumerate(models, start=1):
         if any(name in c.readings for c in columns):
             cells = (
-                _measured(c.readings[name].estimate if name in c.readings else None, c, best=name == b)
-                for c, b in zip(columns, best, strict=True)
+                _measured(c.readings[name].estimate if name in c.readings else None, c, best=name in s.best)
+                for c, s in zip(columns, statements, strict=True)
             )
             rows.append(f"<tr><th scope=row>{chip(n)} {escape(name)}</th>{''.join(cells)}</tr>")
     references = list(dict.fromkeys(r for c in columns for r in c.references))
@@ -103,11 +102,6 @@ def figures(columns: Sequence[Column], models: Sequence[str], *, seed: int, titl
         rows.append(f'<tr class="reference"><th scope=row>{escape(name)}</th>{"".join(cells)}</tr>')
     table = f"<table class=sortable>{_head(heads)}<tbody>{''.join(rows)}</tbody></table>"
     return _scroll(table, title) + said(statements)
-
-
-def _best(column: Column) -> str:
-    sign = 1 if column.measure.better == "lower" else -1
-    return min(column.readings, key=lambda n: sign * column.readings[n].estimate.value)
 
 
 def _measured(estimate: Estimate | None, column: Column, *, best: bool = False) -> str:
@@ -148,11 +142,12 @@ def effects_table(effects: Sequence[Effect]) -> str:
 def grids(columns: Sequence[Column], models: Sequence[Mapping[str, Any]]) -> str:
     """Chief measures by parts: tokenizers down, language models and their starts across, a block for each vocoder.
 
-    Nothing where no two models share a part, or there is one axis along which they differ.
+    Nothing where there are not two axes along which models differ in one part alone.
     """
-    names = labels([m["parts"] for m in models])
-    varied = [a for a in AXES if len({n[a] for n in names}) > 1]
-    if len(varied) < 2 or all(len({n[a] for n in names}) == len(names) for a in varied):
+    parts = [m["parts"] for m in models]
+    names = labels(parts)
+    varied = [a for a in AXES if alike_but_for(parts, a)]
+    if len(varied) < 2:
         return ""
     across = [a for a in ("lm", "start", "layout") if a in varied] or ["lm"]
 
@@ -186,7 +181,8 @@ def grids(columns: Sequence[Column], models: Sequence[Mapping[str, Any]]) -> str
             f'<details{"" if found else " open"}><summary>{escape(c.measure.about)} <abbr title="{way}">{arrow}</abbr>'
             f"</summary>{blocks}</details>"
         )
-    return "".join(found)
+    title = '<h3>By parts <span lang="zh-Hant">依元件</span></h3>'
+    return title + "".join(found) if found else ""
 
 
 def _short(column: Column, name: str) -> str:
@@ -195,9 +191,12 @@ def _short(column: Column, name: str) -> str:
     return f"{number(e.value, unit)}{escape(unit_of(unit))}{interval}"
 
 
-def left_out(models: Sequence[Mapping[str, Any]]) -> str:
-    """Why a model has no figures in a work."""
-    rows = []
+def left_out(models: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+    """Why a model has no figures in a work, or is not there at all."""
+    rows = [
+        f"<tr><th scope=row>{escape(name)}</th><td>everything</td><td>{escape(reason)}</td></tr>"
+        for name, reason in missing.items()
+    ]
     for n, m in enumerate(models, start=1):
         reasons = list(m["left_out"].items())
         for work, result in m["works"].items():

@@ -20,10 +20,12 @@ class Statement:
 
     :param verdict: ``carried``: a difference that interval and test show; ``open``: none is shown; ``none``: nothing
         was compared.
+    :param best: the models that it says are best.
     """
 
     text: str
     verdict: Verdict
+    best: tuple[str, ...] = ()
 
 
 def number(value: float, unit: str) -> str:
@@ -33,7 +35,7 @@ def number(value: float, unit: str) -> str:
     if unit == "share":
         return f"{100 * value:.1f}"
     if unit == "parameters":
-        return f"{value / 1e6:.1f}"
+        return f"{value / 1e6:.1f}" if value >= 1e6 else f"{value / 1e6:.2f}"
     if unit in ("MOS", "ratio", "times"):
         return f"{value:.2f}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
@@ -92,8 +94,9 @@ def _p(p: float) -> str:
 def of_ranking(column: Column, *, seed: int = 0) -> Statement:
     """Which model has the best figure, and from which others it can be told.
 
-    That one is best is said where it is told from every other, after Holm; models without common items are told apart
-    by nothing, whatever their intervals.
+    That one is best is said where it is told from every other: by the interval of the difference over common items and
+    a test after Holm; without common items, where their intervals do not meet, which is the stricter. Models that are
+    the same in every item are best together.
     """
     m = column.measure
     known = {n: r for n, r in column.readings.items() if math.isfinite(r.estimate.value)}
@@ -102,52 +105,54 @@ def of_ranking(column: Column, *, seed: int = 0) -> Statement:
     sign = 1 if m.better == "lower" else -1
     order = sorted(known, key=lambda n: (sign * known[n].estimate.value, n))
     best, word = order[0], "lowest" if m.better == "lower" else "highest"
-    shown = amount(known[best].estimate, m.unit)
+    figures = {n: r.estimate for n, r in known.items()}
+    shown = amount(figures[best], m.unit)
     if len(order) == 1:
         return Statement(f"{best} alone has a figure for {m.about}: {shown}.", "none")
-    if m.statistic == "exact":
-        return _exact(column, order, word)
     found = beside(Column(m, known), best, seed=seed)
-    apart = [n for n in order[1:] if _beaten(found[n], sign)]
-    begun = f"Of {len(order)} models {best} has the {word} {m.about}"
-    if len(apart) == len(order) - 1:
-        said = "; ".join(f"{n} has {amount(known[n].estimate, m.unit)} ({_diff(m, found[n])})" for n in apart[:1])
-        more = f", and so are the {len(apart) - 1} behind it" if len(apart) > 1 else ""
-        return Statement(f"{begun}, {shown}. The next is told from it{more}: {said}.", "carried")
-    doubt = [n for n in order[1:] if n not in apart]
-    reasons = "; ".join(_doubt(n, amount(known[n].estimate, m.unit), m, found[n]) for n in doubt)
-    told = f" It is told from {_listed(apart)}." if apart else ""
-    text = f"The {word} {m.about} that was measured is {shown}, of {best}, but it is not shown to be the {word}: "
-    return Statement(f"{text}{reasons}.{told}", "open")
+    same = [best, *(n for n in order[1:] if _equal(found[n], figures[best], figures[n]))]
+    rest = [n for n in order if n not in same]
+    if not rest:
+        return Statement(f"{_listed(same)} have the same {m.about}: {shown}.", "open")
+    apart = [n for n in rest if _apart(m, found[n], figures[best], figures[n], sign)]
+    have = f"{_listed(same)} {'has' if len(same) == 1 else 'have'}"
+    if apart == rest:
+        said = _beside(m, rest[0], figures, best, found[rest[0]])
+        more = f", and, told apart too, {_listed(rest[1:])}" if len(rest) > 1 else ""
+        text = f"Of {len(order)} models {have} the {word} {m.about}, {shown}. Behind: {said}{more}."
+        return Statement(text, "carried", tuple(same))
+    doubt = [_beside(m, n, figures, best, found[n]) for n in rest if n not in apart]
+    told = f" Told apart: {_listed(apart)}." if apart else ""
+    text = f"No {word} {m.about} is shown: {have} {shown}, not told apart from {'; '.join(doubt)}.{told}"
+    return Statement(text, "open")
 
 
-def _exact(column: Column, order: Sequence[str], word: str) -> Statement:
-    """Of figures that are known, not estimated."""
-    m = column.measure
-    first, second = (column.readings[n].estimate for n in order[:2])
-    if first.value == second.value:
-        same = [n for n in order if column.readings[n].estimate.value == first.value]
-        return Statement(f"{_listed(same)} have the same {m.about}, {amount(first, m.unit)}.", "open")
-    said = f"{amount(first, m.unit)}; {order[1]} has {amount(second, m.unit)}"
-    return Statement(f"Of {len(order)} models {order[0]} has the {word} {m.about}, {said}.", "carried")
-
-
-def _beaten(d: Difference | None, sign: int) -> bool:
-    return d is not None and d.carried and sign * (d.estimate.value - d.neutral) > 0
-
-
-def _diff(m: Measure, d: Difference | None) -> str:
-    assert d is not None
-    return change(m, d)
-
-
-def _doubt(name: str, shown: str, m: Measure, d: Difference | None) -> str:
-    """Why a model is not told from the best."""
+def _equal(d: Difference | None, one: Estimate, other: Estimate) -> bool:
     if d is None:
-        return f"{name} has {shown}, and no items by which the two could be compared"
-    if d.too_few:
-        return f"{name} has {shown}, and {d.estimate.n} common items are too few to tell ({change(m, d)})"
-    return f"the difference to {name}, {shown}, is within chance ({change(m, d)})"
+        return one == other
+    return d.estimate.low == d.estimate.high == d.estimate.value == d.neutral
+
+
+def _apart(m: Measure, d: Difference | None, best: Estimate, other: Estimate, sign: int) -> bool:
+    if d is not None:
+        return d.carried and sign * (d.estimate.value - d.neutral) > 0
+    if m.statistic == "exact":
+        return best.value != other.value
+    clear = best.high < other.low if sign > 0 else best.low > other.high
+    return clear and min(best.n, other.n) > 1
+
+
+def _beside(m: Measure, name: str, figures: Mapping[str, Estimate], best: str, d: Difference | None) -> str:
+    """Another than the best, and what is known of the difference."""
+    shown = f"{name}, {amount(figures[name], m.unit)}"
+    if d is not None:
+        few = ", too few to tell" if d.too_few and not d.carried else ""
+        return f"{shown} ({change(m, d)}{few})"
+    if m.statistic == "exact":
+        return shown
+    one, other = figures[best], figures[name]
+    meet = one.low <= other.high and other.low <= one.high
+    return f"{shown} (no common items; the intervals {'meet' if meet else 'do not meet'})"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -171,5 +176,7 @@ def of_effect(effect: Effect) -> Statement:
     if d.carried:
         way = "higher" if d.estimate.value > d.neutral else "lower"
         return Statement(f"{begun}, {m.about} is {way}: {change(m, d)}, {count}.", "carried")
+    if _equal(d, d.estimate, d.estimate):
+        return Statement(f"{begun}, {m.about} is the same in all {d.estimate.n} items, {count}.", "open")
     why = "too few items to tell" if d.too_few else "within chance"
     return Statement(f"{begun}, no change of {m.about} is shown, {why}: {change(m, d)}, {count}.", "open")

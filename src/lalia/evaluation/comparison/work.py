@@ -158,7 +158,8 @@ def compare(
             return evaluate(_bench(subject, task, own.folder / "asked", data), [name], identity=subject.identity)
 
         own.do("model", lambda subject=subject: parts_of(subject.model))  # type: ignore[misc]
-        for name in (*works, *benchmarks):
+        # One that cannot be loaded keeps none beside it from its work.
+        for name in (*works, *benchmarks) if own.done("model") else ():
             if not own.done(name):
                 tell(f"{subject.name}: {name}")
             own.do(name, lambda name=name, ask=ask: ask(name))  # type: ignore[misc]
@@ -215,22 +216,23 @@ def gather(folder: str | Path) -> dict[str, Any]:
     """What a folder has of a comparison.
 
     :returns: ``settings``, ``environment``; ``models``: of each ``name``, ``identity``, ``folder``, ``parts``,
-        ``works`` (results by name), ``left_out`` (reasons by name) and ``environments``; ``recording``: the
-        continuations of the recordings themselves, None where there are none.
-    :raises DataError: it holds no comparison, or a file is damaged.
+        ``works`` (results by name), ``left_out`` (reasons by name) and ``environments``; ``missing``: why a model
+        has nothing at all; ``recording``: the continuations of the recordings themselves, None where there are none.
+    :raises DataError: it holds no comparison, nothing of any model, or a file that is damaged.
     """
     place = Path(folder)
     if not (place / "comparison.json").is_file():
         raise DataError(f"{place} holds no comparison. Name a folder that lalia compare left.")
     about = _read(place / "comparison.json")
     wanted = [*about["settings"]["works"], *about["settings"]["benchmarks"]]
-    models = []
+    models, missing = [], {}
     for name in about["models"]:
         own = place / file_name(name)
         files = {w: _read(own / f"{w}.json") for w in ("model", *wanted) if (own / f"{w}.json").is_file()}
         if files.get("model", {}).get("result") is None:
             reason = files.get("model", {}).get("left_out") or "the run was stopped before it"
-            raise DataError(f"Nothing is known of {name!r} in {place}: {reason}. Run lalia compare with it again.")
+            missing[name] = reason
+            continue
         models.append(
             {
                 "name": name,
@@ -242,11 +244,15 @@ def gather(folder: str | Path) -> dict[str, Any]:
                 "environments": {w: f["environment"] for w, f in files.items()},
             }
         )
+    if not models:
+        name, reason = next(iter(missing.items()))
+        raise DataError(f"Nothing is known of {name!r} in {place}: {reason.rstrip('.')}. Run lalia compare again.")
     true = place / RECORDING / "continuation.json"
     return {
         "settings": about["settings"],
         "environment": about["environment"],
         "models": models,
+        "missing": missing,
         "recording": _read(true)["result"] if true.is_file() and "continuation" in wanted else None,
     }
 

@@ -163,8 +163,6 @@ def _phones(folder: Path, names: Sequence[str]) -> dict[str, tuple[Word, ...]]:
 
 def continuation(model: Any, task: Task, place: Path) -> dict[str, Any]:
     """Prompts that are gone on with, one continuation each; the sound lies in the folder."""
-    if not hasattr(model, "continue_"):
-        raise ConfigError("It has no language model.")
     made: dict[str, Audio] = {}
     failures: list[dict[str, str]] = []
     make_folder(place)
@@ -248,7 +246,7 @@ def speed(model: Any, task: Task, place: Path) -> dict[str, Any]:  # noqa: ARG00
                 continue
             try:
                 item |= run()
-            except (LaliaError, AttributeError) as error:
+            except LaliaError as error:
                 reasons[name] = str(error)
         if n:
             items.append(item)
@@ -263,8 +261,6 @@ def _vocoding(model: Any, streams: Any) -> dict[str, float]:
 
 
 def _going_on(model: Any, sound: Audio, task: Task) -> dict[str, float]:
-    if not hasattr(model, "continue_"):
-        raise ConfigError("It has no language model.")
     found = model.continue_(sound, prompt_seconds=task.prompt_seconds, seconds=2.0, seed=task.seed)
     spent = 1000 * found.timings["generate_seconds"]
     return {"lm": spent / max(found.audio.seconds - found.prompt_seconds, 1e-3), "token": spent / max(found.tokens, 1)}
