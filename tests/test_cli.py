@@ -32,6 +32,7 @@ COMMANDS = (
     "fit-codec",
     "train",
     "eval",
+    "compare",
     "listening-test",
     "serve",
     "recipes",

@@ -180,15 +180,6 @@ def test_crossed_intervals_hold_what_two_kinds_of_units_add() -> None:
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
 
 
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    some = holm([0.02, math.nan, 0.5])
-    assert some[0] == 0.04
-    assert math.isnan(some[1])
-    assert holm([]) == []
-
-
 def test_min_f_prime_written_out() -> None:
     rng = np.random.default_rng(2)
     for n1, n2 in ((5, 9), (9, 5), (30, 30)):
@@ -202,3 +193,20 @@ def test_min_f_prime_written_out() -> None:
     assert min_f_prime([1.0, 1.0], [1.0, 1.0]) == 0
     assert min_f_prime([1.0, -1.0], [1.0, 2.0]) == 1
     assert math.isnan(min_f_prime([1.0], [1.0, 2.0]))
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=12))
+def test_holm_written_out(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    for rank, i in enumerate(order):
+        raised = [min(1.0, (len(order) - k) * p_values[order[k]]) for k in range(rank + 1)]
+        assert adjusted[i] == pytest.approx(max(raised))
+
+
+def test_holm_leaves_out_what_was_not_tested() -> None:
+    assert holm([]) == []
+    found = holm([0.01, math.nan, 0.04, 0.03])
+    assert found[0] == pytest.approx(0.03)
+    assert math.isnan(found[1])
+    assert found[2:] == pytest.approx([0.06, 0.06])

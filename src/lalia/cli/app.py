@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lalia.cli import corpora, listening, machine, measuring, serving, speech, talking, training
+from lalia.cli import comparing, corpora, listening, machine, measuring, serving, speech, talking, training
 from lalia.cli.console import tell
 from lalia.errors import LaliaError
 from lalia.version import __version__
@@ -54,6 +54,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "fit-codec": corpora.fit_codec,
     "train": training.train,
     "eval": measuring.evaluate,
+    "compare": comparing.compare,
     "listening-test": listening.listening_test,
     "serve": serving.serve,
     "recipes": training.recipes,

@@ -1,0 +1,338 @@
+"""A whole comparison of tiny models: what is kept, what the page has, and what becomes of a second run."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lalia.data import Manifest, Utterance, Word
+from lalia.errors import ConfigError, DataError, WeightsError
+from lalia.evaluation.comparison import Alone, Judges, Subject, Task, compare, gather, save_page, summary
+from lalia.evaluation.representation import items_of, save_items
+from lalia.evaluation.text import Basic
+from lalia.model import Model, load
+from lalia.tokenizers import Codec
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WORKS = ("resynthesis", "units", "bit-rate", "continuation", "speed")
+
+
+class Letters:
+    """A text LM to which every letter is as likely as it is early in the alphabet."""
+
+    name, version = "letters", "1"
+
+    def log_probs(self, texts: Any, prompts: Any = None) -> list[torch.Tensor]:
+        return [torch.tensor([-0.1 * (1 + ord(c) % 32) for c in text]) for text in texts]
+
+
+class Hears:
+    """A recogniser to which every tenth of a second is a word, by how loud it is."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.version, self.asked = name, "1", 0
+
+    def __call__(self, recordings: Any) -> list[str]:
+        self.asked += len(recordings)
+        return [self.words(a.mono().to(16_000).samples[0, 0]) for a in recordings]
+
+    def words(self, sound: torch.Tensor) -> str:
+        loud = [float(piece.square().mean().sqrt()) for piece in sound.split(1600)]
+        return " ".join("abcdefghij"[min(int(20 * x), 9)] * 2 for x in loud)
+
+
+@pytest.fixture(scope="module")
+def phones(tmp_path_factory: pytest.TempPathFactory, noise: Callable[..., Any]) -> Path:
+    """Four recordings of two speakers with the times of made-up phones."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("phones")
+    spoken, speakers, utterances = {}, {}, []
+    for n in range(4):
+        name = f"{n}"
+        soundfile.write(folder / f"{name}.wav", noise(2.0, seed=n), 16_000)
+        row = tuple(Word("abc"[(i * (n + 2)) % 3], 0.1 * i, 0.1 * (i + 1)) for i in range(18))
+        spoken[name], speakers[name] = row, f"s{n % 2}"
+        utterances.append(Utterance(name, folder / f"{name}.wav", duration=2.0, phones=row, speaker=speakers[name]))
+    save_items(items_of(spoken, speakers, stretch="phone"), folder / "all.item")
+    Manifest(utterances).save(folder / "manifest.jsonl")
+    return folder
+
+
+class Setting:
+    """Two tiny models that differ in their vocoder, a codec, and the work for them."""
+
+    def __init__(self, tiny: Path, corpus: Path, phones: Path, folder: Path) -> None:
+        self.folder, self.loaded = folder, list[str]()
+        files = sorted(corpus.glob("*/*-2.wav"))[:6]
+        utterances = [Utterance(f.stem, f, duration=3.0, text="aa bb cc dd ee") for f in files]
+        self.judges = Judges(folder / "heard")
+        self.judges.__dict__.update(
+            judge=Hears("judge"), second=Hears("second"), normalizer=Basic(), text_lm=Letters(), rater=None, voices=None
+        )
+        self.task = Task(
+            utterances, self.judges, prompts=2, prompt_seconds=1.0, seconds=0.5, phones=phones, limit=None, seed=0
+        )
+        self.subjects = [
+            Subject("one", lambda: self.load("one", lambda: load(tiny)), "1" * 64),
+            Subject("<two>", lambda: self.load("<two>", lambda: other(tiny)), "2" * 64),
+            Subject("codec", lambda: self.load("codec", codec), None),
+        ]
+
+    def load(self, name: str, make: Callable[[], Any]) -> Any:
+        self.loaded.append(name)
+        return make()
+
+    def run(self, **changes: Any) -> dict[str, Any]:
+        return compare(self.subjects, self.task, self.folder, works=WORKS, **changes)
+
+
+def other(tiny: Path) -> Model:
+    """The same with another vocoder."""
+    model = load(tiny)
+    assert model.recipe.vocoder is not None
+    recipe = replace(model.recipe, vocoder=replace(model.recipe.vocoder, num_layers=3))  # type: ignore[call-arg]
+    torch.manual_seed(1)
+    made = Model(recipe, learned=model.learned, identities=model.identities)
+    made.lms.load_state_dict(model.lms.state_dict())
+    return made
+
+
+def codec() -> Alone:
+    return Alone(Codec.Config(16_000).tiny().build())
+
+
+@pytest.fixture(scope="module")
+def done(
+    tiny: Path, corpus: Path, phones: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Setting, dict[str, Any], Path]:
+    """The setting, what was found, and the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lalia.evaluation.comparison.works._TIMED", 2)
+        return _done(Setting(tiny, corpus, phones, (place := tmp_path_factory.mktemp("compared")) / "page"), place)
+
+
+def _done(setting: Any, place: Path) -> Any:
+    found = setting.run()
+    return setting, found, save_page(found, place / "page", place / "page.html", audio=2)
+
+
+class Reads(HTMLParser):
+    """The parts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.cells: list[tuple[str, str]] = []
+        self.audio, self.open = 0, list[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.links += [str(given[a]) for a in ("href", "src", "action", "data") if given.get(a)]
+        self.audio += tag == "audio"
+        if tag == "td" and given.get("data-value"):
+            self.cells.append((str(given["data-value"]), ""))
+        if tag not in ("meta", "rect", "line", "circle", "polyline"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("rect", "line", "circle", "polyline"):
+            assert self.open.pop() == tag
+
+
+def silent(page: str) -> str:
+    """A page without its sound; an Opus file has a number drawn by lot."""
+    return re.sub(r"data:audio/ogg;base64,[\w+/=]+", "", page)
+
+
+def test_every_model_has_what_it_can_do(done: Any) -> None:
+    _, found, _ = done
+    one, two, bare = found["models"]
+    assert set(one["works"]) == set(two["works"]) == set(WORKS)
+    assert set(bare["works"]) == set(WORKS) - {"continuation"}
+    assert bare["left_out"] == {"continuation": "It has no language model."}
+    assert bare["works"]["speed"]["left_out"] == {"lm": "It has no language model."}
+    assert (found["recording"]["asked"], len(found["recording"]["items"])) == (2, 2)
+    assert len(one["works"]["resynthesis"]["items"]) == 6
+
+
+def test_the_page_needs_nothing_from_outside(done: Any) -> None:
+    page = done[2].read_text("utf-8")
+    read = Reads(page)
+    assert not read.open
+    assert all(link.startswith(("#", "data:audio/ogg;base64,")) for link in read.links)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", silent(page))
+    # Two recordings that three models and one speak, and two that two models go on with.
+    assert read.audio == 2 * (1 + 3) + 2 * (2 + 2)
+    assert "<two>" not in page
+    assert "&lt;two&gt;" in page
+
+
+def test_numbers_in_the_page_are_those_of_the_results(done: Any) -> None:
+    _, found, path = done
+    page = path.read_text("utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data == json.loads(json.dumps(summary(found)))
+    shown = {value for value, _ in Reads(page).cells}
+    for measure in data["measures"].values():
+        for estimate in (*measure["models"].values(), *measure["references"].values()):
+            assert repr(estimate["value"]) in shown
+    for model in found["models"]:
+        works, own = model["works"], {k: m["models"] for k, m in data["measures"].items()}
+        wer = works["resynthesis"]["summary"]["all"]["text"]["wer"]["resynthesis"]
+        assert own["resynthesis.wer"][model["name"]] == wer
+        assert own["units.abx_within"][model["name"]] == works["units"]["abx"]["within"]["error"]
+        if "continuation" in works:
+            expected = works["continuation"]["perplexity"]["summary"]["geometric"]
+            assert own["continuation.perplexity"][model["name"]] == expected
+        total = sum(model["parts"]["parameters"].values())
+        assert own["size.parameters"][model["name"]]["value"] == total
+
+
+def test_models_that_differ_in_their_vocoder_are_put_side_by_side(done: Any) -> None:
+    _, found, path = done
+    effects = summary(found)["effects"]
+    assert {e["axis"] for e in effects} == {"vocoder"}
+    wer = next(e for e in effects if e["measure"] == "resynthesis.wer")
+    assert sorted(wer["pairs"][0]) == ["<two>", "one"]
+    items = {m["name"]: {i["id"]: i for i in m["works"]["resynthesis"]["items"]} for m in found["models"]}
+
+    def errors(item: Any) -> int:
+        edits = item["edits"]["text"]["wer"]["resynthesis"]
+        return sum(edits[k] for k in ("substitutions", "deletions", "insertions"))
+
+    a, b = wer["pairs"][0]
+    delta = sum(errors(items[a][i]) - errors(items[b][i]) for i in items[a]) / (5 * 6)
+    assert wer["value"] == pytest.approx(delta)
+    # One tokenizer, and so nothing to tell.
+    abx = next(e for e in effects if e["measure"] == "units.abx_within")
+    assert (abx["value"], abx["verdict"]) == (0.0, "open")
+    assert "One part exchanged" in path.read_text("utf-8")
+
+
+def test_a_second_run_does_nothing_again(done: Any) -> None:
+    setting, found, path = done
+    times = {p: p.stat().st_mtime_ns for p in setting.folder.glob("*/*.json")}
+    loaded, asked = list(setting.loaded), setting.judges.judge.asked
+    again = setting.run()
+    # What was left out is tried again: something may be installed by now.
+    assert setting.loaded == [*loaded, "codec"]
+    assert setting.judges.judge.asked == asked
+    changed = {p.name for p in times if p.stat().st_mtime_ns != times[p]}
+    assert changed == {"continuation.json"}
+    assert summary(again) == summary(found)
+    written = path.read_text("utf-8")
+    save_page(gather(setting.folder), setting.folder, path, audio=2)
+    assert silent(path.read_text("utf-8")) == silent(written)
+
+
+def test_a_run_that_was_stopped_goes_on(done: Any, tiny: Path, corpus: Path, phones: Path, tmp_path: Path) -> None:
+    setting = Setting(tiny, corpus, phones, tmp_path / "page")
+    setting.subjects = setting.subjects[:1]
+
+    class Stop(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if line == "one: bit-rate":
+            raise Stop
+
+    with pytest.raises(Stop):
+        setting.run(tell=stop)
+    assert sorted(p.stem for p in (tmp_path / "page" / "one").glob("*.json")) == ["model", "resynthesis", "units"]
+    told: list[str] = []
+    found = setting.run(tell=told.append)
+    assert told == ["one: bit-rate", "one: continuation", "one: speed"]
+    first = done[1]["models"][0]["works"]
+    for work in ("resynthesis", "units", "bit-rate", "continuation"):
+        assert found["models"][0]["works"][work] == first[work]
+
+
+def test_results_of_other_settings_are_not_mixed(done: Any) -> None:
+    setting = done[0]
+    with pytest.raises(DataError, match=r"resynthesis\.json is of another run: it differs in its data"):
+        compare(setting.subjects, replace(setting.task, utterances=setting.task.utterances[:3]), setting.folder)
+    with pytest.raises(DataError, match=r"continuation\.json is of another run: it differs in its prompts"):
+        compare(setting.subjects, replace(setting.task, prompts=1), setting.folder, works=("continuation",))
+    changed = [Subject("one", setting.subjects[0].load, "3" * 64)]
+    with pytest.raises(DataError, match=r"model\.json is of another run: it differs in its model"):
+        compare(changed, setting.task, setting.folder)
+    setting.run()  # so that the folder is as it was
+
+
+def test_what_cannot_be_compared_is_one_clear_error(done: Any, tmp_path: Path) -> None:
+    setting = done[0]
+    with pytest.raises(ConfigError, match="Name each once"):
+        compare([], setting.task, tmp_path / "a")
+    with pytest.raises(ConfigError, match="Models one, one were given"):
+        compare(setting.subjects[:1] * 2, setting.task, tmp_path / "a")
+    with pytest.raises(ConfigError, match="no work 'unit'"):
+        compare(setting.subjects, setting.task, tmp_path / "a", works=("unit",))
+    with pytest.raises(DataError, match="no recordings"):
+        compare(setting.subjects, replace(setting.task, utterances=()), tmp_path / "a")
+    with pytest.raises(DataError, match="holds no comparison"):
+        gather(tmp_path)
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        gather(tmp_path)
+
+
+def test_a_model_that_cannot_be_loaded_says_why(done: Any, tmp_path: Path) -> None:
+    def fail() -> Any:
+        raise WeightsError("It is not here. Fetch it.")
+
+    with pytest.raises(DataError, match=r"Nothing is known of 'lost' in .*: It is not here"):
+        compare([Subject("lost", fail)], done[0].task, tmp_path / "a", works=("bit-rate",))
+    beside = [Subject("lost", fail), done[0].subjects[2]]
+    found = compare(beside, done[0].task, tmp_path / "b", works=("bit-rate",))
+    assert [m["name"] for m in found["models"]] == ["codec"]
+    page = save_page(found, tmp_path / "b", tmp_path / "b.html").read_text("utf-8")
+    assert "It is not here. Fetch it." in page
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_compares_and_writes_again(tiny: Path, corpus: Path, tmp_path: Path, lalia: Any) -> None:
+    page = tmp_path / "page.html"
+    ran = lalia("compare", tiny, "-o", page, "--data", corpus, "--benchmarks", "bit-rate", "--limit", 2, "--json")
+    assert ran.status == 0, ran.err
+    measures = ran.json["measures"]
+    assert set(measures) == {"bit_rate.measured", "bit_rate.nominal", "size.parameters"}
+    assert f"{tiny}: bit-rate" in ran.err
+    written = page.read_bytes()
+    page.unlink()
+    ran = lalia("compare", "--from", tmp_path / "page", "-o", page)
+    assert ran.status == 0, ran.err
+    assert ran.out.endswith(f"{page}\n")
+    assert page.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "error: No model was named. Name one or more, or --from a folder of results."),
+        (("mini-gslm", "-o", "page.txt"), "error: The page was to be page.txt."),
+        (("mini-gslm", "--benchmarks", "unit"), "error: There is no benchmark 'unit'."),
+        (("mini-gslmm",), "error: There is no model 'mini-gslmm'. Did you mean 'mini-gslm'?"),
+        (("mini-gslm", "--from", "x"), "error: --from takes the models that its folder has."),
+        (("--from", "x"), "error: x holds no comparison."),
+        (("mini-gslm", "mini-gslm"), "error: Models mini-gslm, mini-gslm were given."),
+    ],
+)
+def test_wrong_commands_are_one_line(
+    arguments: tuple[str, ...], message: str, lalia: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = lalia("compare", *arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith(message)
+    assert ran.err.count("\n") == 1
