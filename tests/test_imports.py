@@ -173,7 +173,8 @@ def undeclared(paths: Iterable[Path], declared: set[str]) -> dict[str, set[str]]
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - own:
-                if not {owner.lower().replace("_", "-") for owner in owners.get(top, [])} & declared:
+                # What is not installed is known by its own name alone.
+                if not {owner.lower().replace("_", "-") for owner in owners.get(top, [top])} & declared:
                     found.setdefault(top, set()).add(str(path))
     return found
 
