@@ -269,7 +269,10 @@ def test_where_the_browser_has_another_rate_the_worklets_resample(tiny: Running,
     user, model = talk.recording(tmp_path / "talk.wav")
     asked = QUESTION.load().to(RATE).samples[0, 0].numpy()
     assert _alike(user / 32768, asked) > 0.4, "as far as the browser leaves it as it is"
-    assert _alike(model / 32768, talk.sound()[:RATE] / 32768) > 0.7, (
+    sent = talk.sound() / 32768
+    # A reply begins in small pieces; on a busy machine there is silence in between, so not every second is whole.
+    seconds = [sent[i : i + RATE] for i in range(0, len(sent) - RATE + 1, RATE)]
+    assert max(_alike(model / 32768, second) for second in seconds) > 0.7, (
         "random sound; what is near the edge of the band is lost"
     )
 

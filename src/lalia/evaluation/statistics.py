@@ -93,8 +93,14 @@ def bootstrap_ratio(
         # A resample can consist of empty references alone; it has no rate.
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios[start : start + rows] = top[chosen].sum(1) / bottom[chosen].sum(1)
-    low, high = np.percentile(ratios[np.isfinite(ratios)], (2.5, 97.5))
-    return Estimate(math.fsum(top) / math.fsum(bottom), float(low), float(high), n)
+    return _percentiles(math.fsum(top) / math.fsum(bottom), ratios, n)
+
+
+def _percentiles(value: float, drawn: np.ndarray, n: int) -> Estimate:
+    """A figure with the interval of its resamples [R], of those in which there is one."""
+    finite = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (math.nan, math.nan)
+    return Estimate(value, float(low), float(high), n)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -159,12 +165,7 @@ def bootstrap_many(
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = statistic(*(column[chosen] for column in values))
         value = statistic(*(column[None] for column in values))[0]
-    found = []
-    for k in range(figures):
-        finite = drawn[np.isfinite(drawn[:, k]), k]
-        low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (math.nan, math.nan)
-        found.append(Estimate(float(value[k]), float(low), float(high), n))
-    return found
+    return [_percentiles(float(value[k]), drawn[:, k], n) for k in range(figures)]
 
 
 def jackknife(value: float, without: Sequence[float]) -> Estimate:
@@ -207,9 +208,7 @@ def bootstrap_counts(
             counts = np.stack([np.bincount(row, minlength=n) for row in chosen]).astype(np.float64)
             drawn[start : start + len(counts)] = statistic(counts)
         value = float(statistic(np.ones((1, n)))[0])
-    drawn = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (math.nan, math.nan)
-    return Estimate(value, float(low), float(high), n)
+    return _percentiles(value, drawn, n)
 
 
 def bootstrap_crossed(
@@ -251,12 +250,7 @@ def bootstrap_crossed(
                 weights *= rng.multinomial(count, np.full(count, 1 / count), some)[:, code]
             drawn[start : start + some] = statistic(weights)
         value = statistic(np.ones((1, n)))[0]
-    found = []
-    for k in range(figures):
-        finite = drawn[np.isfinite(drawn[:, k]), k]
-        low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (math.nan, math.nan)
-        found.append(Estimate(float(value[k]), float(low), float(high), n))
-    return found
+    return [_percentiles(float(value[k]), drawn[:, k], n) for k in range(figures)]
 
 
 def min_f_prime(by_rows: Sequence[float], by_columns: Sequence[float]) -> float:

@@ -23,7 +23,7 @@ __all__ = ["application", "is_local", "run"]
 _PAGE = Path(__file__).parent / "listening_page"
 
 _SHARED = Path(__file__).parent / "page"
-_SHARED_FILES = ("icon.svg", "memory.js", "theme.js")
+_SHARED_FILES = ("icon.svg", "language.js", "memory.js", "palette.css", "theme.js")
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; "

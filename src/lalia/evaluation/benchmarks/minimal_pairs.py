@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lalia.audio import Audio
-from lalia.checkpoints.cache import cache_dir
 from lalia.errors import DataError
 from lalia.evaluation.benchmarks.base import Figure, Found
 from lalia.evaluation.benchmarks.baselines import baselines
@@ -16,7 +15,7 @@ from lalia.evaluation.benchmarks.told import Told
 from lalia.evaluation.pair_scores import REDUCTIONS, Member, judge_pairs, likelihood
 from lalia.evaluation.pairs import Pair, contents, pairs_identity
 from lalia.evaluation.public_pairs import read_pairs
-from lalia.evaluation.sets import MINI_SETS, make_set
+from lalia.evaluation.sets import MINI_SETS, cached_set, set_place
 from lalia.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -63,20 +62,22 @@ class MinimalPairs(InSteps):
         """The folder in which the answers of what every model is compared with are kept."""
         return None if bench.folder is None else bench.folder / self.name
 
-    def pairs(self, bench: "Bench") -> list[Pair]:
-        """Those that are asked, in an order of their own."""
-        pairs = sorted(read_pairs(self.manifest(bench)), key=lambda p: p.key)
+    def pairs(self, bench: "Bench") -> tuple[list[Pair], Path]:
+        """Those that are asked, in an order of their own, and the folder that they are in."""
+        source = self.manifest(bench)
+        pairs = sorted(read_pairs(source), key=lambda p: p.key)
+        root = source if source.is_dir() else source.parent
         if bench.limit is None:
-            return pairs
+            return pairs, root
         first: dict[str, dict[str, None]] = {}
         for p in pairs:
             first.setdefault(p.task, {}).setdefault(p.id)
         kept = {(task, name) for task, names in first.items() for name in list(names)[: bench.limit]}
-        return [p for p in pairs if (p.task, p.id) in kept]
+        return [p for p in pairs if (p.task, p.id) in kept], root
 
     def items(self, bench: "Bench") -> list[Item]:
         found: dict[str, Item] = {}
-        pairs, root = self.pairs(bench), _root(self.manifest(bench))
+        pairs, root = self.pairs(bench)
         sound = contents(pairs)
         for pair in pairs:
             for path in (pair.positive, pair.negative):
@@ -98,7 +99,7 @@ class MinimalPairs(InSteps):
         ]
 
     def score(self, bench: "Bench", kept: Kept) -> Found:
-        pairs, root = self.pairs(bench), _root(self.manifest(bench))
+        pairs, root = self.pairs(bench)
         members, reasons = {}, {}
         for pair in pairs:
             both = [_member(path, root, pair.split, kept.answers) for path in (pair.positive, pair.negative)]
@@ -139,20 +140,10 @@ class OfItsOwn(MinimalPairs):
     def manifest(self, bench: "Bench") -> Path:
         if bench.path is not None:
             return super().manifest(bench)
-        return (
-            make_set(self.name, _place(self.name), progress=lambda d, n: bench.progress("making", d, n)) / "pairs.jsonl"
-        )
+        return cached_set(self.name, lambda done, total: bench.progress("making", done, total)) / "pairs.jsonl"
 
     def shared(self, bench: "Bench") -> Path | None:
-        return super().shared(bench) if bench.path is not None else _place(f"answers-to-{self.name}")
-
-
-def _place(name: str) -> Path:
-    return cache_dir() / "sets" / name
-
-
-def _root(source: Path) -> Path:
-    return source if source.is_dir() else source.parent
+        return super().shared(bench) if bench.path is not None else set_place(f"answers-to-{self.name}")
 
 
 def _name(path: Path, root: Path, start: float) -> str:

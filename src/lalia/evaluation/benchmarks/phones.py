@@ -1,13 +1,11 @@
 """What the tokens of a model know of phones: ABX, purities, mutual information, and the bits that they take."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lalia.audio import Audio
-from lalia.checkpoints.cache import cache_dir
 from lalia.data import Manifest, Utterance
 from lalia.errors import ConfigError, DataError
 from lalia.evaluation.benchmarks.base import Figure, Found
@@ -23,7 +21,7 @@ from lalia.evaluation.representation import (
     unit_phones,
 )
 from lalia.evaluation.results import data_identity
-from lalia.evaluation.sets import MINI_SETS, make_set
+from lalia.evaluation.sets import MINI_SETS, cached_set
 from lalia.evaluation.statistics import Estimate
 from lalia.files import sha256
 from lalia.streams import Discrete, TokenSequence
@@ -62,9 +60,7 @@ class Phones(InSteps):
     def _manifest(self, bench: "Bench") -> Manifest:
         folder = bench.path
         if folder is None:
-            folder = make_set(
-                self.name, _place(self.name), progress=lambda done, total: bench.progress("making", done, total)
-            )
+            folder = cached_set(self.name, lambda done, total: bench.progress("making", done, total))
         manifest = Manifest.load(folder / "manifest.jsonl" if folder.is_dir() else folder)
         spoken = [u for u in sorted(manifest, key=lambda u: u.id) if u.phones]
         if not spoken:
@@ -134,10 +130,6 @@ class Phones(InSteps):
             "frames": phones.frames,
         }
         return Found(figures, [_row(u, a) for u, a in zip(heard, answers, strict=True)], settings, notes)
-
-
-def _place(name: str) -> Path:
-    return cache_dir() / "sets" / name
 
 
 def _tokens(answer: Answer) -> TokenSequence:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lalia.audio import Audio
-from lalia.checkpoints.cache import cache_dir
 from lalia.data import Manifest, Utterance, Word
 from lalia.errors import ConfigError, LaliaError
 from lalia.evaluation.comparison.judges import Judges
@@ -20,7 +19,7 @@ from lalia.evaluation.generation.speakers import evaluate_similarity
 from lalia.evaluation.representation import abx, load_items, measured_bit_rate, represent, unit_phones
 from lalia.evaluation.results import tool
 from lalia.evaluation.resynthesis import evaluate_resynthesis
-from lalia.evaluation.sets import make_set
+from lalia.evaluation.sets import cached_set
 from lalia.evaluation.statistics import RESAMPLES
 
 __all__ = ["WORKS", "Task", "judge_continuations", "true_continuations"]
@@ -111,7 +110,7 @@ def bit_rate(model: Any, task: Task, place: Path) -> dict[str, Any]:  # noqa: AR
 
 def units(model: Any, task: Task, place: Path) -> dict[str, Any]:  # noqa: ARG001  it leaves no sound
     """ABX of the stream of speech, and what its units know of phones."""
-    folder = task.phones or make_set("mini-phones", cache_dir() / "sets" / "mini-phones")
+    folder = task.phones or cached_set("mini-phones")
     lists = sorted(folder.glob("*.item"))
     if len(lists) != 1:
         raise ConfigError(f"{folder} has {len(lists)} .item files. Give one.")

@@ -4,6 +4,7 @@ The published weights (``stsp.tar.gz`` of SpiRit-LM) are under the FAIR noncomme
 tokenizer of the text classifier is that of ``j-hartmann/sentiment-roberta-large-english-3-classes``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lalia.files import sha256
 __all__ = ["SpeechSentiment", "TextSentiment"]
 
 
-class _Classifier:
+class _Classifier(ABC):
     """A classifier in a folder or on the hub, read at the first use, on the CPU in float32."""
 
     def __init__(self, weights: str | Path) -> None:
@@ -31,9 +32,9 @@ class _Classifier:
         self.version = f"weights {hashes}, transformers {transformers.__version__}"
         self._parts: tuple[Any, Any] | None = None
 
+    @abstractmethod
     def _read(self) -> tuple[Any, Any]:
         """The model, and what prepares its input."""
-        raise NotImplementedError
 
     def _load(self) -> tuple[Any, Any]:
         if self._parts is None:

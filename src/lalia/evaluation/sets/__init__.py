@@ -3,6 +3,6 @@
 They ask what benchmarks of speech language models ask, and are none of them: their names begin with ``mini-``.
 """
 
-from lalia.evaluation.sets.making import MINI_SETS, MiniSet, make_set
+from lalia.evaluation.sets.making import MINI_SETS, MiniSet, cached_set, make_set, set_place
 
-__all__ = ["MINI_SETS", "MiniSet", "make_set"]
+__all__ = ["MINI_SETS", "MiniSet", "cached_set", "make_set", "set_place"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lalia.checkpoints.cache import cache_dir
 from lalia.data.synthesis import PhoneSynthesizer
 from lalia.errors import ConfigError, DataError, OutputError
 from lalia.evaluation.folders import make_folder
@@ -23,7 +24,7 @@ from lalia.evaluation.sets.writing import Writer
 from lalia.files import sha256
 from lalia.version import __version__
 
-__all__ = ["MINI_SETS", "SET_NAME", "MiniSet", "make_set"]
+__all__ = ["MINI_SETS", "SET_NAME", "MiniSet", "cached_set", "make_set", "set_place"]
 
 FORMAT = 1
 """Of what is made: another number where the same settings no longer give the same sound."""
@@ -176,6 +177,19 @@ def make_set(
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return target
+
+
+def cached_set(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The set of this name as it is by default, in the cache of lalia: made where it is asked for first.
+
+    :raises LaliaError: as `make_set`.
+    """
+    return make_set(name, set_place(name), progress=progress)
+
+
+def set_place(name: str) -> Path:
+    """Where a set lies in the cache, or what belongs to one."""
+    return cache_dir() / "sets" / name
 
 
 def _identity(folder: Path) -> str:

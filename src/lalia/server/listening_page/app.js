@@ -1,15 +1,16 @@
 // The page: a code, then screen after screen, then thanks.
 
+import { language, speaker } from "./language.js";
 import { recall, remember } from "./memory.js";
 import { Players } from "./player.js";
-import { language, speaker } from "./strings.js";
+import { STRINGS } from "./strings.js";
 
 /** @param {string} id */
 const get = (id) => document.getElementById(id);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-let tongue = language();
-let t = speaker(tongue);
+let tongue = language(STRINGS);
+let t = speaker(STRINGS, tongue);
 let code = recall("listener") ?? "";
 /** @type {any} what the server says is to be done */
 let task = null;
@@ -205,7 +206,7 @@ document.addEventListener("keydown", (event) => {
 get("language").addEventListener("click", () => {
   tongue = tongue === "en" ? "zh-TW" : "en";
   remember("language", tongue);
-  t = speaker(tongue);
+  t = speaker(STRINGS, tongue);
   translate();
 });
 

@@ -1,7 +1,5 @@
 // What the page says. Both languages have the same keys; {name} stands for a value.
 
-import { recall } from "./memory.js";
-
 export const STRINGS = {
   en: {
     "title": "Listening test",
@@ -148,20 +146,3 @@ export const STRINGS = {
     "trouble.sound": "有一段錄音無法播放。",
   },
 };
-
-/** @returns {"en" | "zh-TW"} what was chosen, or what the browser prefers */
-export function language() {
-  const chosen = recall("language");
-  if (chosen in STRINGS) return chosen;
-  const first = navigator.languages.find((tag) => /^(zh|en)\b/i.test(tag)) ?? "en";
-  return /^zh/i.test(first) ? "zh-TW" : "en";
-}
-
-/**
- * @param {string} tag of the language
- * @returns {(key: string, values?: object) => string}
- */
-export function speaker(tag) {
-  return (key, values = {}) =>
-    Object.entries(values).reduce((text, [name, value]) => text.replace(`{${name}}`, value), STRINGS[tag][key]);
-}

@@ -1,10 +1,11 @@
 // The page: what is pressed, what is shown.
 
 import { Conversation } from "./conversation.js";
+import { language, speaker } from "./language.js";
 import { recall, remember } from "./memory.js";
 import { Sound } from "./sound.js";
+import { STRINGS } from "./strings.js";
 import { Strip } from "./strip.js";
-import { language, speaker } from "./strings.js";
 import { Transcript } from "./transcript.js";
 
 /** @param {string} id */
@@ -12,8 +13,8 @@ const get = (id) => document.getElementById(id);
 const narrow = matchMedia("(max-width: 859px)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-let tongue = language();
-let t = speaker(tongue);
+let tongue = language(STRINGS);
+let t = speaker(STRINGS, tongue);
 /** @type {{id: string, voices?: string[], kind?: string}[]} */
 let models = [];
 /** @type {"loading" | "away" | "key" | null} what is in the way before there can be a conversation */
@@ -314,7 +315,7 @@ get("save-text").addEventListener("click", () => {
 get("language").addEventListener("click", () => {
   tongue = tongue === "en" ? "zh-TW" : "en";
   remember("language", tongue);
-  t = speaker(tongue);
+  t = speaker(STRINGS, tongue);
   translate();
 });
 get("theme").addEventListener("click", () => {
