@@ -20,7 +20,7 @@ def evaluate(
             metavar="[BENCHMARK]...",
             help="answers, transcribe, say, latency, memory, tone, turns, robustness, mini-words, mini-grammar, "
             "mini-stories, mini-acoustics, mini-phones: those of these that the model can do, by default; scenes, "
-            "pairs, continuations, and public suites in their files (--data), such as voicebench-openbookqa or mmau.",
+            "pairs, continuations, likelihood, and public suites in their files (--data), such as mmau.",
         ),
     ] = None,
     data: Annotated[

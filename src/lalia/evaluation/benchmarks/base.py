@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Benchmark", "Conversation", "Figure", "Found", "Hears", "Reply", "Speaks", "Talks", "Unit"]
 
-Unit = Literal["share", "ms", "MB", "MB/turn", "ms/turn", "MOS", "ratio", "bit/s", "perplexity"]
+Unit = Literal["share", "ms", "MB", "MB/turn", "ms/turn", "MOS", "ratio", "bit", "bit/s", "perplexity"]
 
 
 class Reply(Protocol):

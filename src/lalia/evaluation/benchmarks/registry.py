@@ -11,6 +11,7 @@ from lalia.evaluation.benchmarks.answers import Answers
 from lalia.evaluation.benchmarks.base import Benchmark
 from lalia.evaluation.benchmarks.continuations import Continuations
 from lalia.evaluation.benchmarks.latency import Latency
+from lalia.evaluation.benchmarks.likelihood import Likelihood
 from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
 from lalia.evaluation.benchmarks.phones import Phones
@@ -39,7 +40,8 @@ _ALL: tuple[Benchmark, ...] = (
 )
 """Those that are meant where none is named."""
 BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), MinimalPairs(), Continuations(), *SUITES.values())
+    benchmark.name: benchmark
+    for benchmark in (*_ALL, Scenes(), MinimalPairs(), Continuations(), Likelihood(), *SUITES.values())
 }
 
 Goal = Mapping[str, float | str]
