@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,8 +20,12 @@ import torch
 # For the test process and for every program that a test starts.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+_SHARES = "PYTEST_XDIST_WORKER" in os.environ
+if _SHARES:
+    # execnet ignores it, and so would every program that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A process that shares the tests with others has one core, one that is alone two.
-_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+_THREADS = 1 if _SHARES else 2
 os.environ.setdefault("OMP_NUM_THREADS", str(_THREADS))
 torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
 
