@@ -22,7 +22,7 @@ from lalia.model.dialogue import Dialogue, Event
 from lalia.model.duplex import duplex_lm, duplex_session
 from lalia.model.held import HeldTokenizers
 from lalia.model.merged import on_the_clock
-from lalia.model.mixed import Part, one_after_another, text_beside
+from lalia.model.mixed import Part, one_after_another, text_beside, together
 from lalia.model.scoring import Scores, judge_of, score, score_rows
 from lalia.model.speaking import Reply, answer, go_on
 from lalia.model.text_lm import with_text_lm
@@ -515,10 +515,12 @@ class Model:
         return score_rows(lm, [self._heard_as(audio, names) for audio in recordings], specs=self.specs)
 
     def score_parts(self, parts: Sequence[Part]) -> Scores:
-        """How likely it finds recordings and texts one after another; only a model that reads both by turns can tell.
+        """How likely it finds recordings and texts one after another.
 
-        :raises ConfigError: it does not.
+        :raises ConfigError: there is a text, and it does not read both by turns.
         """
+        if not any(isinstance(part, str) for part in parts):
+            return self.score(*together(parts))
         lm, names = self._judge
         written = text_beside(self.recipe, lm)
 

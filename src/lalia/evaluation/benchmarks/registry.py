@@ -10,6 +10,7 @@ from lalia.errors import ConfigError
 from lalia.evaluation.benchmarks.answers import Answers
 from lalia.evaluation.benchmarks.base import Benchmark
 from lalia.evaluation.benchmarks.continuations import Continuations
+from lalia.evaluation.benchmarks.cross_modal import CrossModal
 from lalia.evaluation.benchmarks.latency import Latency
 from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
@@ -23,7 +24,7 @@ from lalia.evaluation.benchmarks.transcribe import Transcribe
 from lalia.evaluation.benchmarks.turns import Turns
 from lalia.evaluation.sets import MINI_SETS
 
-__all__ = ["BENCHMARKS", "Goal", "find", "goals"]
+__all__ = ["BENCHMARKS", "OF_FILES", "Goal", "find", "goals"]
 
 _ALL: tuple[Benchmark, ...] = (
     Answers(),
@@ -38,9 +39,12 @@ _ALL: tuple[Benchmark, ...] = (
     Phones(),
 )
 """Those that are meant where none is named."""
+_OF_FILES: tuple[Benchmark, ...] = (MinimalPairs(), CrossModal(), *SUITES.values())
 BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), MinimalPairs(), Continuations(), *SUITES.values())
+    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), *_OF_FILES)
 }
+OF_FILES = frozenset(benchmark.name for benchmark in _OF_FILES)
+"""Those that read files of a published form (``Bench.path``), and no manifest of recordings (``Bench.data``)."""
 
 Goal = Mapping[str, float | str]
 """``floor``, the least that will do, and ``aim``: numbers, or words where there is no number."""
