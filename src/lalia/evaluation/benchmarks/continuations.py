@@ -46,6 +46,7 @@ class Continuations(InSteps):
 
     name = "continuations"
     about = "how the model goes on speaking"
+    one_by_one = True
 
     def __init__(self, temperatures: Sequence[float] = (0.5, 0.8, 1.1), seconds: float = 5.0) -> None:
         self.temperatures, self.seconds = tuple(temperatures), seconds

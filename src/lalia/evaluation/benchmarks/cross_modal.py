@@ -36,6 +36,7 @@ class CrossModal(InSteps):
 
     name = "cross-modal"
     about = "the right ending of a story is found more likely, heard or read"
+    one_by_one = True
 
     def check(self, model: Any) -> None:
         model.score_parts([questions(1)[0].load()])

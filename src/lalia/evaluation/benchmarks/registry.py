@@ -15,6 +15,7 @@ from lalia.evaluation.benchmarks.latency import Latency
 from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
 from lalia.evaluation.benchmarks.phones import Phones
+from lalia.evaluation.benchmarks.prosody import Prosodies
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
@@ -41,7 +42,7 @@ _ALL: tuple[Benchmark, ...] = (
 """Those that are meant where none is named."""
 _OF_FILES: tuple[Benchmark, ...] = (MinimalPairs(), CrossModal(), *SUITES.values())
 BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), *_OF_FILES)
+    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), Prosodies(), *_OF_FILES)
 }
 OF_FILES = frozenset(benchmark.name for benchmark in _OF_FILES)
 """Those that read files of a published form (``Bench.path``), and no manifest of recordings (``Bench.data``)."""

@@ -54,6 +54,8 @@ class Suite(InSteps):
     and in words.
     """
 
+    one_by_one = True
+
     def __init__(self, name: str, kind: _Kind) -> None:
         self.name, self.about, self._kind = name, kind.about, kind
 
