@@ -20,9 +20,11 @@ from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
 from lalia.evaluation.benchmarks.suites import SUITES
+from lalia.evaluation.benchmarks.superb import SUPERB
 from lalia.evaluation.benchmarks.tone import Tone
 from lalia.evaluation.benchmarks.transcribe import Transcribe
 from lalia.evaluation.benchmarks.turns import Turns
+from lalia.evaluation.benchmarks.voxeval import VoxEval
 from lalia.evaluation.sets import MINI_SETS
 
 __all__ = ["BENCHMARKS", "OF_FILES", "Goal", "find", "goals"]
@@ -40,7 +42,14 @@ _ALL: tuple[Benchmark, ...] = (
     Phones(),
 )
 """Those that are meant where none is named."""
-_OF_FILES: tuple[Benchmark, ...] = (MinimalPairs(), CrossModal(), *SUITES.values())
+_OF_FILES: tuple[Benchmark, ...] = (
+    MinimalPairs(),
+    CrossModal(),
+    *SUITES.values(),
+    VoxEval(),
+    VoxEval(thought=True),
+    *SUPERB,
+)
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), Prosodies(), *_OF_FILES)
 }
