@@ -19,6 +19,7 @@ from lalia.evaluation.benchmarks.prosody import Prosodies
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
+from lalia.evaluation.benchmarks.stsp import STSP
 from lalia.evaluation.benchmarks.suites import SUITES
 from lalia.evaluation.benchmarks.superb import SUPERB
 from lalia.evaluation.benchmarks.tone import Tone
@@ -45,6 +46,7 @@ _ALL: tuple[Benchmark, ...] = (
 _OF_FILES: tuple[Benchmark, ...] = (
     MinimalPairs(),
     CrossModal(),
+    STSP(),
     *SUITES.values(),
     VoxEval(),
     VoxEval(thought=True),

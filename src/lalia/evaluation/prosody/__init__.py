@@ -11,14 +11,11 @@ from lalia.evaluation.prosody.sampling import (
 )
 from lalia.evaluation.prosody.sentiment import (
     STSPItem,
-    evaluate_stsp,
-    read_predictions,
     read_stsp,
     score_stsp,
     sentiment_of,
-    write_predictions,
 )
-from lalia.evaluation.prosody.sentiment_classifiers import SpeechSentiment, TextSentiment
+from lalia.evaluation.prosody.sentiment_classifiers import SpeechSentiment, TextSentiment, sentiment_classifier
 
 __all__ = [
     "KINDS",
@@ -30,14 +27,12 @@ __all__ = [
     "TextSentiment",
     "consistency",
     "correctness",
-    "evaluate_stsp",
     "expressiveness",
     "level_of",
     "prosody_figures",
-    "read_predictions",
     "read_stsp",
     "sample_prosody",
     "score_stsp",
+    "sentiment_classifier",
     "sentiment_of",
-    "write_predictions",
 ]
