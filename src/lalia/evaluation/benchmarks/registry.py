@@ -22,6 +22,7 @@ from lalia.evaluation.benchmarks.scenes import Scenes
 from lalia.evaluation.benchmarks.stsp import STSP
 from lalia.evaluation.benchmarks.suites import SUITES
 from lalia.evaluation.benchmarks.superb import SUPERB
+from lalia.evaluation.benchmarks.talking_turns import TalkingTurns
 from lalia.evaluation.benchmarks.tone import Tone
 from lalia.evaluation.benchmarks.transcribe import Transcribe
 from lalia.evaluation.benchmarks.turns import Turns
@@ -47,6 +48,7 @@ _OF_FILES: tuple[Benchmark, ...] = (
     MinimalPairs(),
     CrossModal(),
     STSP(),
+    TalkingTurns(),
     *SUITES.values(),
     VoxEval(),
     VoxEval(thought=True),

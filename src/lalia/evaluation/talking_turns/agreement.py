@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lalia.evaluation.statistics import Estimate, share
+from lalia.evaluation.statistics import Estimate, bootstrap_many, share
 from lalia.evaluation.talking_turns.turns import LABELS, Decisions, Likelihoods, together
 
 __all__ = ["Agreement", "Thresholds", "agreement", "hard_label", "macro_f1"]
@@ -35,25 +35,35 @@ def hard_label(likelihoods: np.ndarray, thresholds: Thresholds = Thresholds()) -
 
 
 def macro_f1(
-    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds()
-) -> dict[str, float]:
+    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds(), seed: int = 0
+) -> dict[str, Estimate]:
     """F1 of each label, the mean of that of the label and that of its absence, and ``overall``, their mean.
 
     What neither happens nor is said has no F1 and no part in the mean, as scikit-learn has it (``average="macro"``).
 
+    :returns: with their bootstrap intervals over dialogues.
     :raises DataError: no 40 ms are judged.
     """
-    rows = [pair for both in together(decisions, likelihoods).values() for pair in both]
-    said = [hard_label(p, thresholds) for _, p in rows]
-    did = [row.label for row, _ in rows]
-    found = {}
-    for label in LABELS:
-        pairs = [(a == label, b == label) for a, b in zip(said, did, strict=True)]
-        wrong = sum(a != b for a, b in pairs)
-        hits = [sum(a == b == side for a, b in pairs) for side in (True, False)]
-        parts = [2 * n / (2 * n + wrong) for n in hits if n or wrong]
-        found[label] = sum(parts) / len(parts)
-    return {"overall": sum(found.values()) / len(found), **found}
+    columns: list[list[float]] = [[] for _ in range(3 * len(LABELS))]
+    for rows in together(decisions, likelihoods).values():
+        said, did = [hard_label(p, thresholds) for _, p in rows], [row.label for row, _ in rows]
+        for n, label in enumerate(LABELS):
+            pairs = [(a == label, b == label) for a, b in zip(said, did, strict=True)]
+            columns[3 * n].append(sum(a and b for a, b in pairs))
+            columns[3 * n + 1].append(sum(not a and not b for a, b in pairs))
+            columns[3 * n + 2].append(sum(a != b for a, b in pairs))
+
+    def means(*drawn: np.ndarray) -> np.ndarray:
+        sums = [x.sum(1) for x in drawn]
+        found = []
+        for n in range(len(LABELS)):
+            hits, wrong = np.stack(sums[3 * n : 3 * n + 2]), sums[3 * n + 2]
+            # Something or its absence always is, so that one of the two is a number.
+            found.append(np.nanmean(2 * hits / (2 * hits + wrong), 0))
+        return np.stack([np.mean(found, 0), *found], 1)
+
+    names = ("overall", *LABELS)
+    return dict(zip(names, bootstrap_many(means, *columns, figures=len(names), seed=seed), strict=True))
 
 
 @dataclass(frozen=True)
