@@ -38,10 +38,13 @@ demo: $(VENV)/.installed
 	@echo "No words:    $(BIN)/lalia continue examples/prompt.flac -o continuation.wav"
 	@echo "All else:    $(BIN)/lalia --help"
 
+# Processes that share the tests between them; each takes a core and up to 2 GB.
+JOBS ?= 2
+
 # The tests use no network; the weights that they compare with are brought before they start.
 test: check
 	@for weights in whisper-tiny.en whisper-base smollm2-135m-instruct dnsmos smart-turn resemblyzer distillmos; do $(BIN)/lalia fetch $$weights >/dev/null || exit; done
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 check: $(VENV)/.installed-dev
 	@$(BIN)/python tools/check_environment.py

@@ -1,4 +1,4 @@
-"""What holds for every test: no network, the same random numbers each time, two threads at most."""
+"""What holds for every test: no network, the same random numbers each time, two cores at most."""
 
 import contextlib
 import io
@@ -19,8 +19,10 @@ import torch
 # For the test process and for every program that a test starts.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# A process that shares the tests with others has one core, one that is alone two.
+_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ.setdefault("OMP_NUM_THREADS", str(_THREADS))
+torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
 
 # Time depends on the machine, and a counterexample that comes and goes helps nobody.
 hypothesis.settings.register_profile("lalia", deadline=None, derandomize=True, database=None, print_blob=True)

@@ -37,7 +37,7 @@ def librispeech(folder: Path, first: int | None) -> dict[str, Manifest]:
     return {name: part[:first] for name, part in found.split(by="speaker", fractions=FRACTIONS).items()}
 
 
-def write_manifests(real: dict[str, Manifest], kokoro: Manifest, flite: Manifest | None, folder: Path) -> None:
+def write_manifests(real: dict[str, Manifest], kokoro: Manifest, flite: Manifest, folder: Path) -> None:
     """All four, with the sizes of each on standard error."""
     known = [*real["train"], *real["dev"]]
     fit: list[Utterance] = [*real["train"], *kokoro[:KOKORO_FOR_UNITS]]
@@ -46,7 +46,7 @@ def write_manifests(real: dict[str, Manifest], kokoro: Manifest, flite: Manifest
         "test": [*real["test"]],
         "fit": fit,
         "vocoder": [*known, *kokoro],
-        "lm": [*known, *kokoro, *(flite or ())],
+        "lm": [*known, *kokoro, *flite],
     }
     for name, utterances in parts.items():
         manifest = Manifest(utterances)
@@ -58,13 +58,15 @@ def main() -> None:
     """Read the command line, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--librispeech", type=Path, required=True)
-    parser.add_argument("--kokoro", type=Path, required=True, help="a folder that speak.py made")
+    parser.add_argument("--kokoro", type=Path, help="a folder that speak.py made")
     parser.add_argument("--flite", type=Path, help="another")
     parser.add_argument("--first", type=int, help="take only so many of each part of LibriSpeech")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
-    kokoro = Manifest.load(given.kokoro / "manifest.jsonl")
-    flite = None if given.flite is None else Manifest.load(given.flite / "manifest.jsonl")
+    kokoro, flite = (
+        Manifest(()) if folder is None else Manifest.load(folder / "manifest.jsonl")
+        for folder in (given.kokoro, given.flite)
+    )
     write_manifests(librispeech(given.librispeech, given.first), kokoro, flite, given.output)
 
 

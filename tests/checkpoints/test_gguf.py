@@ -73,9 +73,7 @@ def q6_k(b: bytes) -> list[float]:
     return out
 
 
-@pytest.mark.parametrize(
-    ("kind", "size", "read"), [(2, 18, q4_0), (3, 20, q4_1), (8, 34, q8_0), (14, 210, q6_k)], ids=str
-)
+@pytest.mark.parametrize(("kind", "size", "read"), [(2, 18, q4_0), (3, 20, q4_1), (8, 34, q8_0), (14, 210, q6_k)])
 def test_blocks(kind: int, size: int, read: Any, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     raw = bytearray(chance.integers(0, 256, 6 * size, dtype=np.uint8).tobytes())

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from lalia.errors import ConfigError
+from lalia.errors import ConfigError, WeightsError
 from lalia.lm import HF, hf
 from lalia.nn.transformer import Transformer
 
@@ -27,6 +27,7 @@ ARCHITECTURES: dict[str, Mapping[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
     "mistral": {"model_type": "mistral", **SIZES, "sliding_window": 4},
     "gemma": {"model_type": "gemma", **SIZES, "head_dim": 16},
+    "gpt2": {"model_type": "gpt2", "vocab_size": 23, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "opt": {
         "model_type": "opt",
         "vocab_size": 23,
@@ -158,3 +159,27 @@ def test_known_weights_are_read_without_transformers(tmp_path: Path, monkeypatch
     assert (own.start_id, own.dim) == (theirs.start_id, theirs.dim)
     assert {p.dtype for p in own.parameters()} == {torch.float32}
     assert torch.equal(own(inputs()), theirs(inputs()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
+def test_the_first_layers_of_a_text_lm(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = dict(ARCHITECTURES[name])
+    whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(facts.pop("model_type"), **facts)).eval()
+    whole.save_pretrained(tmp_path)
+    monkeypatch.setattr(hf, "KNOWN", {"small": None})
+    monkeypatch.setattr(hf, "fetch", lambda name: tmp_path)
+    read: HF = HF.Config("small", num_layers=1).build()
+    opened: HF = HF.Config(str(tmp_path), num_layers=1, native=False).build()
+    blank: HF = HF.Config("small", num_layers=1, pretrained=False, architecture=ARCHITECTURES[name]).build()
+    decoder = whole.get_decoder() if hasattr(whole, "get_decoder") else whole.base_model
+    layers = next(m for m in decoder.modules() if isinstance(m, torch.nn.ModuleList))
+    del layers[1:]
+    whole.config.num_hidden_layers = 1
+    wanted = decoder(inputs_embeds=inputs()).last_hidden_state
+    for backbone in (read.eval(), opened.eval()):
+        torch.testing.assert_close(backbone(inputs()), wanted, atol=1e-5, rtol=1e-5)
+    assert len(blank.model.layers) == 1
+    for broken in (HF.Config("small", num_layers=3), HF.Config(str(tmp_path), num_layers=3, native=False)):
+        with pytest.raises((ConfigError, WeightsError), match="layers"):
+            broken.build()

@@ -397,7 +397,7 @@ def test_no_more_is_made_than_is_wanted_by_now(client: Client) -> None:
         client.finish(steps=1)
     due = client.session.due()
     assert due is not None
-    made = client.session._response.made  # type: ignore[union-attr]
+    made = client.session._reply.made  # type: ignore[union-attr]
     assert due.deadline == pytest.approx(7.0 + made - 0.5)
     assert due.ready == pytest.approx(7.0 + made - 5.0)
 

@@ -14,7 +14,7 @@ from lalia.errors import WeightsError
 from lalia.nn.positions import RopeScaling
 from lalia.nn.transformer import Transformer
 
-__all__ = ["backbone_config", "deinterleave", "layers", "tensors"]
+__all__ = ["backbone_config", "deinterleave", "first_layers", "layers", "tensors"]
 
 Config = Mapping[str, Any]
 """The ``config.json`` of a model, or ``to_dict()`` of its configuration, which has the defaults too."""
@@ -77,6 +77,8 @@ _NAMES = {
     "gpt2": _GPT2,
     "moshi": _MOSHI,
 }
+_SIZES = {"gpt2": "n_layer"}
+"""What a family calls the number of its layers, where that is not ``num_hidden_layers``."""
 _OPT_OFFSET = 2
 """The first rows of OPT's positions are those of padding, as in fairseq."""
 
@@ -238,6 +240,29 @@ def tensors(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
         # Gemma scales its embedding where it enters, and not where it predicts.
         at.out["head"] = head
     return at.finish()
+
+
+def first_layers(state: Mapping[str, Tensor], config: Config, count: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A text LM without the layers behind its first ones.
+
+    :param state: its state dict.
+    :returns: the state dict and the configuration of what remains.
+    :raises WeightsError: it has not so many.
+    """
+    size = _SIZES.get(str(config.get("model_type")), "num_hidden_layers")
+    there = config[size]
+    if not 1 <= count <= there:
+        raise WeightsError(f"A text LM of {there} layers has no first {count}. Take 1 to {there}.")
+    prefix = _NAMES[config["model_type"]].layer + "."
+    kept = {
+        name: state[name]
+        for name in state
+        if not name.startswith(prefix) or int(name.removeprefix(prefix).split(".")[0]) < count
+    }
+    facts = {**config, size: count}
+    if config.get("layer_types"):
+        facts["layer_types"] = list(config["layer_types"])[:count]
+    return kept, facts
 
 
 def layers(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ def evaluate(
             metavar="[BENCHMARK]...",
             help="answers, transcribe, say, latency, memory, tone, turns, robustness, mini-words, mini-grammar, "
             "mini-stories, mini-acoustics, mini-phones: those of these that the model can do, by default; scenes, "
-            "continuations, prosody; with --data, pairs, cross-modal, stsp, talking-turns, and public suites in their "
-            "files, such as voicebench-openbookqa, mmau, voxeval or superb-ks.",
+            "continuations, likelihood, prosody; of files (--data) pairs, cross-modal, stsp, talking-turns, and public "
+            "suites, such as voicebench-openbookqa, mmau, voxeval or superb-ks.",
         ),
     ] = None,
     data: Annotated[

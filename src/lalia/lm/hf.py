@@ -133,6 +133,7 @@ class HF(Configurable, nn.Module):
         :param name: known weights (``lalia.checkpoints.KNOWN``), a hub id or a directory.
         :param new_vocabulary: leave the text vocabulary behind (TWIST, arXiv:2305.13009); otherwise the stream
             ``text`` keeps the model's rows and other streams of its table come after them.
+        :param num_layers: keep the first so many layers of it; all when not given.
         :param pretrained: start from the weights; otherwise from the architecture alone (cold start).
         :param architecture: the model's ``config.json`` as a mapping, for building it without a hub.
         :param native: compute with lalia's own Transformer where it can be this model, else with transformers.
@@ -142,6 +143,7 @@ class HF(Configurable, nn.Module):
         name: str
         _: KW_ONLY
         new_vocabulary: bool = False
+        num_layers: int | None = None
         pretrained: bool = True
         architecture: Mapping[str, Any] | None = None
         native: bool = True
@@ -151,7 +153,7 @@ class HF(Configurable, nn.Module):
             # Without its architecture at hand it is a Llama, as most are: a tiny model is made without downloads.
             known = dict(self.architecture or {"model_type": "llama", **_TINY, "vocab_size": 512})
             small = {k: min(v, _TINY[k]) if k in _TINY and isinstance(v, int) else v for k, v in known.items()}
-            return replace(self, pretrained=False, architecture=small)
+            return replace(self, pretrained=False, num_layers=None, architecture=small)
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -188,7 +190,10 @@ class HF(Configurable, nn.Module):
     def _read(self, folder: Path) -> None:
         """Become the model of a folder, without transformers: its import takes seconds and 150 MB."""
         facts = read_config(folder)
-        found, shape = text_lms.tensors(Tensors(weight_files(folder)), facts), text_lms.backbone_config(facts)
+        state: Mapping[str, Tensor] = Tensors(weight_files(folder))
+        if self.config.num_layers is not None:
+            state, facts = text_lms.first_layers(state, facts, self.config.num_layers)
+        found, shape = text_lms.tensors(state, facts), text_lms.backbone_config(facts)
         assert shape is not None
         self.dim, self.start_id = shape.dim, facts.get("bos_token_id")
         if not self.config.new_vocabulary:
@@ -287,15 +292,32 @@ def _open(config: HF.Config) -> Any:
                 f"{known.get('model_type')!r}. Name one that transformers has."
             ) from None
     try:
+        shape = architecture if architecture is not None and not reads else AutoConfig.from_pretrained(name)
+        if config.num_layers is not None:
+            _shorten(shape, config)
         if reads:
             with quiet():
-                return AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-        return AutoModelForCausalLM.from_config(architecture or AutoConfig.from_pretrained(name), dtype=torch.float32)
+                return AutoModelForCausalLM.from_pretrained(
+                    name, config=shape, use_safetensors=True, dtype=torch.float32
+                )
+        return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise WeightsError(
             f"{config.name!r} cannot be loaded ({reason}). Give a directory, or pretrained=False with architecture."
         ) from None
+
+
+def _shorten(shape: Any, config: HF.Config) -> None:
+    """Leave out the layers behind those that are kept."""
+    count = config.num_layers
+    if count is None or not 1 <= count <= shape.num_hidden_layers:
+        raise ConfigError(
+            f"{config.name!r} has {shape.num_hidden_layers} layers, and num_layers is {count}. Take no more of them."
+        )
+    shape.num_hidden_layers = count
+    if getattr(shape, "layer_types", None):
+        shape.layer_types = list(shape.layer_types)[:count]
 
 
 def _listed(config: HF.Config) -> Path | None:

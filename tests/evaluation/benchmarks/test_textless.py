@@ -12,6 +12,7 @@ from lalia.data import Manifest, Utterance, Word
 from lalia.errors import ConfigError, DataError
 from lalia.evaluation.benchmarks import Bench
 from lalia.evaluation.benchmarks.continuations import Continuations
+from lalia.evaluation.benchmarks.likelihood import Likelihood
 from lalia.evaluation.benchmarks.phones import Phones
 from lalia.evaluation.representation import Representation, abx, items_of
 from lalia.model import Model
@@ -81,6 +82,19 @@ def test_recordings_without_phones_are_refused(model: Model, folder: Path) -> No
         Phones().run(Bench(model, "m", "m", path=folder))
     with pytest.raises(ConfigError, match="no units"):
         Phones().check(Model(find("flow_omni").tiny()))
+
+
+def test_likelihood_is_that_of_each_recording(model: Model, folder: Path, tmp_path: Path) -> None:
+    manifest = Manifest.load(folder / "manifest.jsonl")
+    bench = Bench(model, "m", "m", data=manifest, batch_size=4, folder=tmp_path / "kept")
+    found = {f.key: f.estimate for f in Likelihood().run(bench).figures}
+    scored = [model.score(u.load()) for u in manifest]
+    bits = -sum(s.sum for s in scored) / torch.tensor(2.0).log().item()
+    assert found["bits_per_second"].value == pytest.approx(bits / sum(u.duration for u in manifest), rel=1e-4)
+    assert found["bits_per_token"].value == pytest.approx(bits / sum(s.tokens for s in scored), rel=1e-4)
+    assert found["bits_per_token"].low <= found["bits_per_token"].value <= found["bits_per_token"].high
+    kept = Bench(None, "m", "m", data=manifest, folder=tmp_path / "kept", score_only=True)
+    assert {f.key: f.estimate for f in Likelihood().run(kept).figures} == found
 
 
 class Judge:

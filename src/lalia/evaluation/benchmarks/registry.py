@@ -12,6 +12,7 @@ from lalia.evaluation.benchmarks.base import Benchmark
 from lalia.evaluation.benchmarks.continuations import Continuations
 from lalia.evaluation.benchmarks.cross_modal import CrossModal
 from lalia.evaluation.benchmarks.latency import Latency
+from lalia.evaluation.benchmarks.likelihood import Likelihood
 from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
 from lalia.evaluation.benchmarks.phones import Phones
@@ -55,7 +56,7 @@ _OF_FILES: tuple[Benchmark, ...] = (
     *SUPERB,
 )
 BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), Prosodies(), *_OF_FILES)
+    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), Likelihood(), Prosodies(), *_OF_FILES)
 }
 OF_FILES = frozenset(benchmark.name for benchmark in _OF_FILES)
 """Those that read files of a published form (``Bench.path``), and no manifest of recordings (``Bench.data``)."""

@@ -13,6 +13,7 @@ _DIGITS = {
     "MB/turn": 2,
     "MOS": 2,
     "ratio": 2,
+    "bit": 2,
     "bit/s": 0,
     "perplexity": 0,
     "log Hz": 4,

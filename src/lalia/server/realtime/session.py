@@ -4,16 +4,11 @@ Facts: the GA protocol as in ``openai.types.realtime`` 3.54. Where the protocol 
 or was no speech, is committed and not answered (its transcription "failed"), unless the server is to ask again.
 """
 
-import base64
-import binascii
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from lalia.audio import Audio
@@ -25,68 +20,23 @@ from lalia.realtime import Activity, Addressee, Every, Listening, Near, Utteranc
 from lalia.realtime.events import Called, Event, Said, Sound, Started, Stopped, Written
 from lalia.realtime.session import end
 from lalia.server.realtime import shapes
+from lalia.server.realtime.asking import Refused, decoded, json_object, merged, parsed
 from lalia.server.realtime.conversation import Conversation, Entry, Sounds, new_id
+from lalia.server.realtime.reply import Reply
 from lalia.server.settings import Settings
 from lalia.server.talkers import Talker
-from lalia.server.wire import PCM, Decoder, Encoder
+from lalia.server.wire import PCM, Decoder
 from lalia.server.worker import Due
 
-__all__ = ["RealtimeSession", "Refused"]
+__all__ = ["RealtimeSession"]
 
 _REASONS = {
     "not_understood": "Nobody spoke, or it was not understood.",
     "not_addressed": "It was not said to the model.",
 }
 
-_RESERVE = 0.5
-"""Seconds before a reply runs dry at which more of it should be there: a piece of sound takes several units."""
-
 _LEAST_SECONDS = 0.1
 """Of sound, to be a turn."""
-
-
-class Refused(LaliaError):
-    """What a client asked for is not done.
-
-    :param code: of the protocol.
-    :param param: the field that is wrong.
-    """
-
-    def __init__(self, message: str, code: str = "invalid_value", param: str | None = None) -> None:
-        super().__init__(message)
-        self.code, self.param = code, param
-
-
-@dataclass
-class _Response:
-    """A reply that is made.
-
-    :param entry: the item that it becomes; None until there is something of it.
-    """
-
-    id: str
-    settings: shapes.ResponseSettings
-    modality: str
-    voice: str | None
-    out: shapes.AudioOutput
-    view_entries: list[Entry]
-    in_conversation: bool
-    created: float
-    most: int
-    status: str = "in_progress"
-    entry: Entry | None = None
-    events: Iterator[Event] | None = None
-    text: str = ""
-    turn: Turn | None = None
-    parts: tuple[str, ...] = ()
-    encoder: Encoder | None = None
-    first: float | None = None
-    """When its first sound was made."""
-    made: float = 0.0
-    """Seconds of it."""
-    details: dict[str, Any] | None = None
-    calls: list[Entry] = field(default_factory=list)
-    """Functions that it asks for."""
 
 
 class RealtimeSession:
@@ -123,7 +73,7 @@ class RealtimeSession:
         self._decoder = Decoder(PCM)
         self._turn_id: str | None = None
         """Of the item that the user's turn becomes."""
-        self._response: _Response | None = None
+        self._reply: Reply | None = None
         self._again = False
         """Whether there is something to answer after the reply that is made."""
         self._quiet_since: float | None = None
@@ -154,11 +104,11 @@ class RealtimeSession:
         for text in texts:
             event_id = None
             try:
-                raw = _object(text)
+                raw = json_object(text)
                 event_id = raw.get("event_id") if isinstance(raw.get("event_id"), str) else None
-                event = _parsed(raw)
+                event = parsed(raw)
                 if isinstance(event, shapes.Append):
-                    sounds.append(self._decoded(event.audio))
+                    sounds.append(self._decoder(decoded(event.audio, "audio")))
                 else:
                     self._do(event)
             except Refused as error:
@@ -183,63 +133,55 @@ class RealtimeSession:
 
     def due(self) -> Due | None:
         """When the next unit of a reply may be made, and when its sound will have been played."""
-        r = self._response
-        if r is None:
-            return None
-        if r.first is None:
-            # Once it has begun, it shares the steps of the model with those that are written already.
-            return Due(r.created, r.created if r.events is not None else 0.0)
-        dry = r.first + r.made
-        return Due(dry - self.settings.lead, dry - _RESERVE)
+        return None if self._reply is None else self._reply.due
 
     def step(self) -> None:
         """Make the next unit of the reply."""
-        r = self._response
-        if r is None:
+        reply = self._reply
+        if reply is None:
             return
         try:
-            if r.events is None:
-                r.events = self._events(r)
-            event = next(r.events, None)
+            if reply.events is None:
+                reply.events = self._events(reply)
+            event = next(reply.events, None)
         except LaliaError as error:
-            self._end(r, "failed", {"type": "failed", "error": {"type": "server_error", "message": str(error)}})
+            self._end(reply, "failed", error={"type": "server_error", "message": str(error)})
             return
         except Exception:
             # What happened is in the log of the server; the client is to know that it did.
-            self._end(r, "failed", {"type": "failed", "error": {"type": "server_error", "code": "fault_of_the_server"}})
+            self._end(reply, "failed", error={"type": "server_error", "code": "fault_of_the_server"})
             raise
         match event:
             case Written():
-                self._open(r)
-                r.text += event.text
-                self._delta(r, "text" if r.modality == "text" else "audio_transcript", event.text)
+                reply.write(event.text)
             case Sound():
-                self._open(r)
-                self._sound(r, event.audio)
+                reply.sound(event.audio, self.clock())
             case Called():
-                self._call(r, event)
+                reply.call(event)
             case Said() | None:
-                full = r.turn is not None and len(r.turn.reply) >= r.most
-                self._finish(r, full=full)
+                reply.finish()
+                if reply.full:
+                    self._end(reply, "incomplete", reason="max_output_tokens")
+                else:
+                    self._end(reply, "completed")
 
     @property
     def replying(self) -> bool:
         """Whether a reply is being made."""
-        return self._response is not None
+        return self._reply is not None
 
     def cancel(self, reason: str) -> None:
         """End the reply that is made.
 
         :param reason: ``turn_detected`` or ``client_cancelled``.
         """
-        r = self._response
-        if r is not None:
-            self._end(r, "cancelled", {"type": "cancelled", "reason": reason})
+        if self._reply is not None:
+            self._end(self._reply, "cancelled", reason=reason)
 
     def close(self) -> None:
         """No more comes of it."""
-        r, self._response, self.closed = self._response, None, True
-        end(None if r is None else r.events)
+        reply, self._reply, self.closed = self._reply, None, True
+        end(None if reply is None else reply.events)
         self._dialogue = self._listening = None
 
     # -- events of the client ------------------------------------------------------------------
@@ -271,14 +213,12 @@ class RealtimeSession:
             case shapes.ResponseCreate():
                 self._respond(event.response)
             case shapes.ResponseCancel():
-                r = self._response
-                if r is None or event.response_id not in (None, r.id):
+                if self._reply is None or event.response_id not in (None, self._reply.id):
                     raise Refused("There is no such response in progress.", "response_cancel_not_active")
                 self.cancel("client_cancelled")
 
     def _update(self, new: shapes.Session) -> None:
-        merged = _merged(self.config.model_dump(), new.model_dump(exclude_unset=True))
-        config = shapes.Session.model_validate(merged)
+        config = shapes.Session.model_validate(merged(self.config.model_dump(), new.model_dump(exclude_unset=True)))
         if config.model != self.talker.name:
             raise Refused(
                 f"The session is with {self.talker.name!r}. Open another for {config.model!r}.",
@@ -297,12 +237,6 @@ class RealtimeSession:
         if heard.format != before.format or heard.turn_detection != before.turn_detection:
             self._listen()
         self._send("session.updated", session=self._session())
-
-    def _decoded(self, data: str) -> Audio:
-        try:
-            return self._decoder(base64.b64decode(data, validate=True))
-        except (binascii.Error, ValueError):
-            raise Refused("The audio is no base64.", "invalid_value", "audio") from None
 
     def _append(self, sounds: Sequence[Audio], event_id: str | None) -> None:
         sound = Audio(torch.cat([x.samples for x in sounds], dim=-1), sounds[0].sample_rate)
@@ -349,7 +283,7 @@ class RealtimeSession:
         entry = self._take()
         if not detection.create_response or entry.ignored or (entry.unclear and not self.settings.ask):
             return
-        if self._response is None:
+        if self._reply is None:
             self._respond(shapes.ResponseSettings())
         else:
             self._again = True
@@ -416,7 +350,7 @@ class RealtimeSession:
         detection = self.config.audio.input.turn_detection
         timeout = detection.idle_timeout_ms if isinstance(detection, shapes.ServerVad) else None
         since, now = self._quiet_since, self._offset + self._ears.time
-        if timeout is None or since is None or self._response is not None or now - since < timeout / 1000:
+        if timeout is None or since is None or self._reply is not None or now - since < timeout / 1000:
             return
         self._quiet_since = None
         item_id = new_id("item")
@@ -480,10 +414,7 @@ class RealtimeSession:
 
     def _take_sound(self, entry: Entry, data: str) -> None:
         """A recording in an item: sound in the format of the session."""
-        try:
-            sound = Decoder(self.config.audio.input.format.wire())(base64.b64decode(data, validate=True))
-        except (binascii.Error, ValueError):
-            raise Refused("The audio is no base64.", "invalid_value", "item.content.audio") from None
+        sound = Decoder(self.config.audio.input.format.wire())(decoded(data, "item.content.audio"))
         if not _LEAST_SECONDS <= sound.seconds <= self.settings.audio_seconds:
             raise Refused(
                 f"The audio has {sound.seconds:.2f} s. Give 0.1 to {self.settings.audio_seconds:g} s.",
@@ -522,7 +453,7 @@ class RealtimeSession:
                 "invalid_value",
                 "audio_end_ms",
             )
-        if self._response is not None and self._response.entry is entry:
+        if self._reply is not None and self._reply.entry is entry:
             self.cancel("client_cancelled")
         text = entry.spoken.until(seconds)
         entry.sound.cut(seconds)
@@ -540,9 +471,9 @@ class RealtimeSession:
     # -- replies -------------------------------------------------------------------------------
 
     def _respond(self, settings: shapes.ResponseSettings) -> None:
-        if self._response is not None:
+        if self._reply is not None:
             raise Refused(
-                f"Response {self._response.id} is in progress. Wait for it or cancel it.",
+                f"Response {self._reply.id} is in progress. Wait for it or cancel it.",
                 "conversation_already_has_active_response",
             )
         out = self.config.audio.output
@@ -557,126 +488,54 @@ class RealtimeSession:
         most = settings.max_output_tokens or self.config.max_output_tokens
         self._again = False
         modality = (settings.output_modalities or self.config.output_modalities)[0]
-        self._response = r = _Response(
-            id=new_id("resp"),
+        self._reply = Reply(
+            self._send,
+            self.conversation,
             settings=settings,
             modality=modality if self.talker.speaks else "text",
             voice=_name_of(out.voice),
             out=out,
-            view_entries=entries,
+            view=entries,
             in_conversation=not aside,
             created=self.clock(),
             most=self.settings.max_tokens if most == "inf" else min(int(most), self.settings.max_tokens),
+            asked=most,
+            lead=self.settings.lead,
         )
         self._quiet_since = None
-        self._send("response.created", response=self._json(r))
+        self._reply.begin()
 
-    def _events(self, r: _Response) -> Iterator[Event]:
+    def _events(self, reply: Reply) -> Iterator[Event]:
         """The reply, from the conversation as it was when it was asked for."""
         mind = self._mind
-        view = Conversation.view(r.view_entries)
-        instructions = r.settings.instructions
+        view = Conversation.view(reply.view)
+        instructions = reply.settings.instructions
         system = (self.config.instructions or "") if instructions is None else instructions
-        tools = self.config.tools if r.settings.tools is None else r.settings.tools
-        choice = self.config.tool_choice if r.settings.tool_choice is None else r.settings.tool_choice
+        tools = self.config.tools if reply.settings.tools is None else reply.settings.tools
+        choice = self.config.tool_choice if reply.settings.tool_choice is None else reply.settings.tool_choice
         system = "\n".join(x for x in (system, view.system, "" if choice == "none" else _functions(tools)) if x)
         if system != mind.memory.system:
             mind.memory.instruct(system)
         mind.memory.recall(view.turns)
-        mind.speak = r.modality == "audio"
-        mind.voice = self.talker.voice(r.voice) if mind.speak else None
-        mind.max_tokens = r.most
-        r.parts = view.parts
+        mind.speak = reply.modality == "audio"
+        mind.voice = self.talker.voice(reply.voice) if mind.speak else None
+        mind.max_tokens = reply.most
+        reply.parts = view.parts
         if view.request is None:
             yield from mind.ask_again()
             return
         for event in mind.turn(view.request):
-            if r.turn is None:
-                r.turn = mind.memory.turns[-1]
+            if reply.turn is None:
+                reply.turn = mind.memory.turns[-1]
             yield event
 
-    def _call(self, r: _Response, call: Called) -> None:
-        """The model asks for a function."""
-        other = {"type": "function_call", "name": call.name, "call_id": new_id("call"), "arguments": ""}
-        entry = Entry(new_id("item"), None, [], status="in_progress", other=other)
-        index = len(r.calls) + (r.entry is not None)
-        r.calls.append(entry)
-        previous = self.conversation.last
-        self._send("response.output_item.added", response_id=r.id, output_index=index, item=entry.to_json())
-        if r.in_conversation:
-            self.conversation.add(entry)
-            self._send("conversation.item.added", item=entry.to_json(), previous_item_id=previous)
-        other["arguments"], entry.status = call.arguments, "completed"
-        head = {"response_id": r.id, "item_id": entry.id, "output_index": index, "call_id": other["call_id"]}
-        self._send("response.function_call_arguments.delta", **head, delta=call.arguments)
-        self._send("response.function_call_arguments.done", **head, name=call.name, arguments=call.arguments)
-        self._send("response.output_item.done", response_id=r.id, output_index=index, item=entry.to_json())
-        if r.in_conversation:
-            self._send("conversation.item.done", item=entry.to_json(), previous_item_id=previous)
-
-    def _open(self, r: _Response) -> None:
-        """The item of the reply, at the first that there is of it."""
-        if r.entry is not None:
-            return
-        kind = "output_text" if r.modality == "text" else "output_audio"
-        part = {"type": kind, "text" if r.modality == "text" else "transcript": ""}
-        r.entry = Entry(new_id("item"), "assistant", [], status="in_progress")
-        previous = self.conversation.last
-        self._send("response.output_item.added", response_id=r.id, output_index=0, item=r.entry.to_json())
-        if r.in_conversation:
-            self.conversation.add(r.entry)
-            self._send("conversation.item.added", item=r.entry.to_json(), previous_item_id=previous)
-        r.entry.content.append(part)
-        r.entry.sound = Sounds() if r.modality == "audio" else None
-        self._send("response.content_part.added", **self._head(r), part=self._part(r, whole=False))
-
-    def _sound(self, r: _Response, audio: Audio) -> None:
-        assert r.entry is not None
-        assert r.entry.sound is not None
-        if r.encoder is None:
-            r.encoder, r.first = Encoder(r.out.format.wire(), audio.sample_rate), self.clock()
-        r.entry.sound.add(audio)
-        r.made += audio.seconds
-        data = r.encoder(audio)
-        if data:
-            self._delta(r, "audio", base64.b64encode(data).decode())
-
-    def _finish(self, r: _Response, *, full: bool) -> None:
-        if r.encoder is not None and (rest := r.encoder(None, final=True)):
-            self._delta(r, "audio", base64.b64encode(rest).decode())
-        if full:
-            self._end(r, "incomplete", {"type": "incomplete", "reason": "max_output_tokens"})
-        else:
-            self._end(r, "completed", {"type": "completed"})
-
-    def _end(self, r: _Response, status: str, details: dict[str, Any]) -> None:
+    def _end(self, reply: Reply, status: str, **details: Any) -> None:
         """The reply is over, one way or another."""
-        self._response = None
-        end(r.events)
-        r.status, r.details = status, details
-        entry = r.entry
-        if entry is None and r.calls:
-            # What was written is remembered by the last call, as nothing was said.
-            r.calls[-1].turn, r.calls[-1].parts = r.turn, r.parts
-        if entry is not None:
-            entry.status = "completed" if status == "completed" else "incomplete"
-            entry.content[0]["text" if r.modality == "text" else "transcript"] = r.text.strip()
-            entry.turn, entry.parts = r.turn, r.parts
-            entry.spoken = self._mind.spoken
-            head = self._head(r)
-            if r.modality == "text":
-                self._send("response.output_text.done", **head, text=r.text.strip())
-            else:
-                self._send("response.output_audio.done", **head)
-                self._send("response.output_audio_transcript.done", **head, transcript=r.text.strip())
-            self._send("response.content_part.done", **head, part=self._part(r, whole=True))
-            self._send("response.output_item.done", response_id=r.id, output_index=0, item=entry.to_json())
-            if r.in_conversation and self.conversation.get(entry.id) is not None:
-                before = self.conversation.previous(entry.id)
-                self._send("conversation.item.done", item=entry.to_json(), previous_item_id=before)
-        self._send("response.done", response=self._json(r))
+        self._reply = None
+        end(reply.events)
+        reply.end(status, {"type": status, **details}, self._mind.spoken, self._mind.memory.used)
         if self._listening is not None:
-            self._quiet_since = self._exchanged = self._offset + self._ears.time + r.made
+            self._quiet_since = self._exchanged = self._offset + self._ears.time + reply.made
         if self._again and status != "cancelled":
             self._respond(shapes.ResponseSettings())
 
@@ -735,81 +594,9 @@ class RealtimeSession:
     def _session(self) -> dict[str, Any]:
         return {"id": self.id, "object": "realtime.session", **self.config.model_dump(exclude={"include"})}
 
-    def _json(self, r: _Response) -> dict[str, Any]:
-        over = r.status != "in_progress"
-        usage = None
-        if over:
-            told = self._mind.memory.used if self._dialogue is not None else 0
-            made = 0 if r.turn is None else len(r.turn.reply)
-            usage = {"total_tokens": told, "input_tokens": max(told - made, 0), "output_tokens": made}
-        return {
-            "id": r.id,
-            "object": "realtime.response",
-            "status": r.status,
-            "status_details": r.details,
-            "output": [e.to_json() for e in (r.entry, *r.calls) if e is not None and over],
-            "conversation_id": self.conversation.id if r.in_conversation else None,
-            "output_modalities": [r.modality],
-            "max_output_tokens": r.settings.max_output_tokens or self.config.max_output_tokens,
-            "audio": {"output": {"format": r.out.format.wire().to_json(), "voice": r.voice}},
-            "usage": usage,
-            "metadata": r.settings.metadata,
-        }
-
-    def _part(self, r: _Response, *, whole: bool) -> dict[str, Any]:
-        text = r.text.strip() if whole else ""
-        return {"type": "text", "text": text} if r.modality == "text" else {"type": "audio", "transcript": text}
-
-    def _head(self, r: _Response) -> dict[str, Any]:
-        assert r.entry is not None
-        return {"response_id": r.id, "item_id": r.entry.id, "output_index": 0, "content_index": 0}
-
-    def _delta(self, r: _Response, kind: str, delta: str) -> None:
-        self._send(f"response.output_{kind}.delta", **self._head(r), delta=delta)
-
     def _send(self, kind: str, **fields: Any) -> None:
         if not self.closed:
             self._emit({"type": kind, "event_id": new_id("event"), **fields})
-
-
-def _object(text: str) -> dict[str, Any]:
-    """:raises Refused: it is no JSON object."""
-    try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refused("The event is no JSON. Send one object for each message.", "invalid_json") from None
-    if not isinstance(raw, dict):
-        raise Refused("The event is no JSON object. Send one object for each message.", "invalid_json")
-    return raw
-
-
-def _parsed(raw: dict[str, Any]) -> Any:
-    """:raises Refused: it is no event of a client, or not as it must be."""
-    try:
-        return shapes.CLIENT_EVENTS.validate_python(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = [str(x) for x in first["loc"][1:]]
-        kind = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}.get(first["type"])
-        if first["type"].startswith("union_tag"):
-            kind, path = "invalid_event_type", [*path, "type"]
-        message = f"{'.'.join(path) or 'The event'}: {first['msg']}."
-        raise Refused(message, kind or "invalid_value", ".".join(path) or None) from None
-    except RecursionError:
-        raise Refused("The event is nested too deep.", "invalid_value") from None
-
-
-_WHOLE = {"turn_detection", "format", "transcription", "voice", "noise_reduction"}
-"""Settings that are replaced, not merged."""
-
-
-def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """``old`` with what ``new`` says."""
-    out = dict(old)
-    for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(old.get(key), dict) and key not in _WHOLE
-        out[key] = _merged(old[key], value) if both else value
-    return out
 
 
 def _functions(tools: Sequence[Mapping[str, Any]]) -> str:
