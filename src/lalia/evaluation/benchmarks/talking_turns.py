@@ -111,7 +111,6 @@ class TalkingTurns(InSteps):
         notes = [f"{asked} dialogues asked, {answered} judged, {asked - answered} failed"]
         if failed:
             notes[0] += f", the first of them: {next(iter(failed.values()))}"
-        notes.append("40 ms next to one another are alike, so that intervals are too narrow where dialogues are few")
         return Found(
             _figures(decisions, likelihoods, bench, notes),
             [
@@ -214,7 +213,7 @@ def _hear(judge: TurnJudge, items: Sequence[Item]) -> Sequence[Answer]:
 
 def _figures(decisions: Decisions, likelihoods: Likelihoods, bench: "Bench", notes: list[str]) -> list[Figure]:
     found = []
-    for name, both in agreement(decisions, likelihoods).items():
+    for name, both in agreement(decisions, likelihoods, seed=bench.seed).items():
         for part, words, estimate in zip(("done", "left"), _ABILITIES[name], (both.done, both.left), strict=True):
             found.append(Figure(f"{name}.{part}", f"the judge agrees that it {words}", "share", estimate))
     for label, estimate in macro_f1(decisions, likelihoods, seed=bench.seed).items():

@@ -1,10 +1,12 @@
 """How often a judge would have done what a system did."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lalia.evaluation.statistics import Estimate, bootstrap_many, share
+from lalia.evaluation.statistics import Estimate, bootstrap_many, bootstrap_ratio
 from lalia.evaluation.talking_turns.turns import LABELS, Decisions, Likelihoods, together
 
 __all__ = ["Agreement", "Thresholds", "agreement", "hard_label", "macro_f1"]
@@ -79,7 +81,7 @@ class Agreement:
 
 
 def agreement(
-    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds()
+    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds(), seed: int = 0
 ) -> dict[str, Agreement]:
     """Five abilities of a system (turn ``A``), by how often the judge agrees with what was decided.
 
@@ -92,12 +94,17 @@ def agreement(
     ``interrupt`` and ``backchannel`` look one step back, the others three, in the same dialogue; the original looks
     from the beginning of one dialogue into the end of the one before.
 
-    :returns: shares with their score intervals; of what never was decided, NaN.
+    :param seed: of the bootstrap over dialogues.
+    :returns: shares with their bootstrap intervals, for the decisions of a dialogue hang together; ``n`` is of
+        decisions. Of what never was decided, and for the interval of what one dialogue alone decides, NaN.
     :raises DataError: no 40 ms are judged.
     """
     t = thresholds
-    votes: dict[str, tuple[list[bool], list[bool]]] = {name: ([], []) for name in _ABILITIES}
+    votes: dict[str, tuple[list[list[bool]], list[list[bool]]]] = {name: ([], []) for name in _ABILITIES}
     for both in together(decisions, likelihoods).values():
+        for done, left in votes.values():
+            done.append([])
+            left.append([])
         labels = [row.label for row, _ in both]
         for k, (row, said) in enumerate(both):
             p = dict(zip(LABELS, said.tolist(), strict=True))
@@ -112,9 +119,17 @@ def agreement(
             ):
                 if not asked or (name != "backchannel" and row.label not in ("C", did)):
                     continue
-                done = row.label == did
-                votes[name][not done].append(would == done)
-    return {name: Agreement(share(done), share(left)) for name, (done, left) in votes.items()}
+                was = row.label == did
+                votes[name][not was][-1].append(would == was)
+    return {name: Agreement(*(_share(v, seed) for v in both_ways)) for name, both_ways in votes.items()}
+
+
+def _share(votes: Sequence[Sequence[bool]], seed: int) -> Estimate:
+    """Of the votes of all dialogues, which are drawn whole."""
+    cast = [v for v in votes if v]
+    found = bootstrap_ratio([float(sum(v)) for v in cast], [float(len(v)) for v in cast], seed=seed)
+    low, high = (found.low, found.high) if len(cast) > 1 else (math.nan, math.nan)
+    return Estimate(found.value, low, high, sum(map(len, cast)))
 
 
 _ABILITIES = ("speak_up", "backchannel", "interrupt", "yield", "handle_interruption")

@@ -120,7 +120,7 @@ def time_of(seconds: float) -> float:
 def together(decisions: Decisions, likelihoods: Likelihoods) -> dict[str, list[tuple[Decision, np.ndarray]]]:
     """What was decided with what the judge says of the same 40 ms; what only one of them knows is left out."""
     found = {}
-    for key, rows in decisions.items():
+    for key, rows in sorted(decisions.items()):
         said = likelihoods.get(key, {})
         both = [(row, said[time_of(row.end)]) for row in rows if time_of(row.end) in said]
         if both:
