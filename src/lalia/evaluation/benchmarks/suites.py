@@ -60,6 +60,10 @@ class Suite(InSteps):
     def __init__(self, name: str, kind: _Kind) -> None:
         self.name, self.about, self._kind = name, kind.about, kind
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name, in which another process finds it: how it reads and scores is no part of what is asked there."""
+        return _suite, (self.name,)
+
     def check(self, model: Any) -> None:
         model.dialogue(speak=False).answer(questions(1)[0].load())
 
@@ -107,6 +111,10 @@ class Suite(InSteps):
         scored = self._kind.score(items, replies, bench.marker)
         file = sha256(bench.path) if bench.path else None
         return as_found(scored, replies, settings={**self.settings(bench), "file": file}, failures=kept.failed)
+
+
+def _suite(name: str) -> Suite:
+    return SUITES[name]
 
 
 def _words(item: suites.Item) -> str:

@@ -5,7 +5,7 @@
 - ASV: ``{split}_predict.txt``; its ``_truth.txt`` is left empty there, so that VoxCeleb's list of trials is needed;
 - SD: a ``hyp*.rttm`` beside ``rttm``, that of the test set; ST: ``output-st-{split}.tsv``.
 
-QbE, SE and SS leave no such tables: see `score_superb`.
+QbE leaves NIST's XML, SE and SS their figures and no sound, so that there is nothing to score: see `score_superb`.
 """
 
 import csv
