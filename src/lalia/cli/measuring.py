@@ -20,7 +20,8 @@ def evaluate(
             metavar="[BENCHMARK]...",
             help="answers, transcribe, say, latency, memory, tone, turns, robustness, mini-words, mini-grammar, "
             "mini-stories, mini-acoustics, mini-phones: those of these that the model can do, by default; scenes, "
-            "pairs, continuations, likelihood, and public suites in their files (--data), such as mmau.",
+            "continuations, likelihood, prosody; of files (--data) pairs, cross-modal, stsp, talking-turns, and public "
+            "suites, such as voicebench-openbookqa, mmau, voxeval or superb-ks.",
         ),
     ] = None,
     data: Annotated[
@@ -28,7 +29,7 @@ def evaluate(
         typer.Option(
             "--data",
             help="Recordings for transcribe, best with texts in a manifest.jsonl; for pairs their manifest, or a "
-            "folder of sWUGGY, sBLIMP, StoryCloze or SALMon.",
+            "folder of sWUGGY, sBLIMP, StoryCloze or SALMon; for others what they publish.",
         ),
     ] = None,
     output: Annotated[
@@ -42,7 +43,17 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=1, help="Processes that ask item by item.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Items that are asked at once.")] = 16,
     judge: Annotated[
-        str | None, typer.Option(help="Who marks replies: MODEL@ADDRESS of chat completions, http://…/v1.")
+        list[str] | None,
+        typer.Option(
+            help="Who judges: MODEL@ADDRESS of chat completions (http://…/v1), for suites; the path of a classifier of "
+            "sentiment (stsp) or of a judge of turns (talking-turns)."
+        ),
+    ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            "--submission", help="Write the scores of sWUGGY and sBLIMP to this folder, as ZeroSpeech has them."
+        ),
     ] = None,
     score_only: Annotated[
         bool, typer.Option("--score-only", help="Score the answers of an earlier run with this -o, and ask for none.")
@@ -54,19 +65,19 @@ def evaluate(
 ) -> None:
     """Measure a model; every figure comes with its interval. With -o, a run that was stopped goes on."""
     from lalia.data import discover
-    from lalia.evaluation.benchmarks import Bench, find, table
+    from lalia.evaluation.benchmarks import OF_FILES, Bench, find, table
     from lalia.evaluation.benchmarks import evaluate as run
-    from lalia.evaluation.benchmarks.suites import SUITES
-    from lalia.evaluation.public_pairs import holds_pairs
+    from lalia.evaluation.public_pairs import hand_in, holds_pairs
     from lalia.folders import check_writable
 
     find(benchmarks or [])
     if output is not None:
         check_writable(output)
-    # Where pairs alone are asked for, what they are not is said in their words.
-    suite = any(name in SUITES for name in benchmarks or [])
-    pairs = data is not None and (benchmarks == ["pairs"] or suite or holds_pairs(data))
-    recordings = None if data is None or pairs else discover([data])
+    if submission is not None:
+        _check_submission(submission, benchmarks or [], data, limit)
+    # What is no recording is read by the benchmark, which says in its own words what is wrong with it.
+    files = data is not None and (not OF_FILES.isdisjoint(benchmarks or []) or holds_pairs(data))
+    recordings = None if data is None or files else discover([data])
     load = partial(load_model, model, device, dtype)
     loaded = None if score_only else load()
     peer = None if against is None else load_model(against, device, dtype)
@@ -78,14 +89,15 @@ def evaluate(
             peer=peer,
             peer_name=against,
             data=recordings,
-            path=data if pairs else None,
+            path=data if files else None,
             load=load,
             identity=_identity(model),
             folder=None if output is None else output.with_suffix(""),
             workers=workers,
             batch_size=batch_size,
             score_only=score_only,
-            marker=None if judge is None else _judge(judge),
+            marker=next((_judge(j) for j in judge or [] if "@" in j), None),
+            judges=[j for j in judge or [] if "@" not in j],
             hear=_hearing,
             seed=seed,
             limit=limit,
@@ -94,7 +106,23 @@ def evaluate(
             progress=lambda _, done, total: report(done, total),
         )
         result = run(bench, benchmarks or [], out=output, identity=bench.identity, tell=tell)
+    if submission is not None and data is not None:
+        for path in hand_in(data, result["results"]["pairs"]["items"], submission):
+            tell(f"Wrote {path}")
     show(result, table(result), as_json=as_json)
+
+
+def _check_submission(folder: Path, benchmarks: list[str], data: Path | None, limit: int | None) -> None:
+    """Say so before the work, not after it, when there will be nothing to hand in."""
+    from lalia.errors import ConfigError
+    from lalia.evaluation.folders import make_folder
+    from lalia.evaluation.public_pairs import find_golds
+
+    if "pairs" not in benchmarks or data is None or not find_golds(data):
+        raise ConfigError("A submission is of sWUGGY or sBLIMP. Ask for pairs, with --data that has a gold.csv.")
+    if limit is not None:
+        raise ConfigError("A submission has the score of every recording. Leave --limit out.")
+    make_folder(folder)
 
 
 def _judge(given: str) -> Any:

@@ -1,6 +1,6 @@
 """Speech and text by turns, as one sequence that a model of both reads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -9,13 +9,13 @@ import torch
 from lalia.audio import Audio
 from lalia.errors import ConfigError
 from lalia.layouts import Switch
-from lalia.lm import SpeechLM
+from lalia.lm import Sampling, SpeechLM, collect
 from lalia.model.scoring import times_of_tokens
 from lalia.recipe import Recipe
 from lalia.streams import Streams, StreamSpec, TokenSequence, nothing, pad_batch
 from lalia.tokenizers import Text
 
-__all__ = ["Part", "one_after_another", "text_beside", "together"]
+__all__ = ["Part", "go_on_by_turns", "one_after_another", "text_beside", "together"]
 
 Part = Audio | str
 """A recording, or a text; a path is none."""
@@ -63,6 +63,28 @@ def one_after_another(
             # A layout asks for the order alone, so a part may last one second.
             pieces[name].append(replace(tokens, durations=None, times=(k + begins[name] / (last + 1))[None]))
     return {name: _joined(found) if found else nothing(specs[name]) for name, found in pieces.items()}
+
+
+def go_on_by_turns(
+    lm: SpeechLM, known: Streams, opened: Collection[str], *, steps: int, sampling: Sampling | None, seed: int
+) -> Streams:
+    """What comes behind streams of one row, in spans of one kind alone, without an end.
+
+    :param opened: the streams of that span.
+    :param steps: of the language model; one of them opens the span where another was open.
+    :param sampling: of the streams that go on; the recipe's when not given.
+    """
+    layout = lm.layout
+    assert isinstance(layout, Switch)
+    (own,) = (i for i in range(len(layout.switched)) if layout.switched[i] in opened)
+    # Neither an end nor another span may come.
+    sampler = lm.config.sampler.ban(
+        **{layout.marker: tuple((i, i + 1) for i in range(len(layout.switched) + 1) if i != own)}
+    )
+    if sampling is not None:
+        sampler = replace(sampler, streams={**sampler.streams, **dict.fromkeys(opened, sampling)})
+    done = [s for s in lm.specs if s not in opened and s not in layout.markers]
+    return collect(lm.generate(known, sampler=sampler, complete=done, max_steps=steps, seeds=[seed]))
 
 
 def _joined(pieces: Sequence[TokenSequence]) -> TokenSequence:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,16 @@ from lalia.checkpoints.hub import name_of
 from lalia.device import give_back
 from lalia.errors import CheckpointError, ConfigError
 from lalia.listening import Listener
-from lalia.lm import Sampler, SpeechLM
+from lalia.lm import Sampler, Sampling, SpeechLM
 from lalia.model import words
 from lalia.model.continuation import Continuation, Speaker, continue_speech
 from lalia.model.dialogue import Dialogue, Event
 from lalia.model.duplex import duplex_lm, duplex_session
 from lalia.model.held import HeldTokenizers
 from lalia.model.merged import on_the_clock
-from lalia.model.mixed import Part, one_after_another, text_beside
+from lalia.model.mixed import Part, go_on_by_turns, one_after_another, text_beside, together
 from lalia.model.scoring import Scores, judge_of, score, score_rows
-from lalia.model.speaking import Reply, answer, go_on
+from lalia.model.speaking import Reply, answer, go_on, text_of
 from lalia.model.text_lm import with_text_lm
 from lalia.model.voices import find_voice
 from lalia.model.weights import TOKENIZERS, assign_tensors, load_tensors, split_tensors, tensors_of
@@ -515,12 +515,44 @@ class Model:
         return score_rows(lm, [self._heard_as(audio, names) for audio in recordings], specs=self.specs)
 
     def score_parts(self, parts: Sequence[Part]) -> Scores:
-        """How likely it finds recordings and texts one after another; only a model that reads both by turns can tell.
+        """How likely it finds recordings and texts one after another.
 
-        :raises ConfigError: it does not.
+        :raises ConfigError: there is a text, and it does not read both by turns.
         """
+        if not any(isinstance(part, str) for part in parts):
+            return self.score(*together(parts))
+        lm, _, _ = self._by_turns
+        return score(lm, self._in_turn(parts), specs=self.specs)
+
+    def continue_parts(
+        self,
+        parts: Sequence[Part],
+        into: Literal["speech", "text"],
+        *,
+        tokens: int,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> Audio | str:
+        """What comes behind recordings and texts, without them.
+
+        :param tokens: steps of the language model that are made.
+        :param sampling: the recipe's when not given.
+        :raises ConfigError: it does not read both by turns, or has no vocoder for what it is to say.
+        """
+        lm, names, written = self._by_turns
+        opened = (written,) if into == "text" else names
+        made = go_on_by_turns(lm, self._in_turn(parts), opened, steps=tokens, sampling=sampling, seed=seed)
+        made = {s: made.get(s, nothing(self.specs[s])) for s in opened}
+        return text_of(self, made) if into == "text" else self.decode(made)
+
+    @property
+    def _by_turns(self) -> tuple[SpeechLM, tuple[str, ...], str]:
+        """The language model of speech and text, its streams of speech, and that of text."""
         lm, names = self._judge
-        written = text_beside(self.recipe, lm)
+        return lm, names, text_beside(self.recipe, lm)
+
+    def _in_turn(self, parts: Sequence[Part]) -> Streams:
+        _, names, written = self._by_turns
 
         def encode(part: Part) -> Streams:
             if isinstance(part, str):
@@ -528,7 +560,7 @@ class Model:
             heard = self._heard_as(part, names)
             return {name: heard[name] for name in names}
 
-        return score(lm, one_after_another(parts, encode, (*names, written), self.specs), specs=self.specs)
+        return one_after_another(parts, encode, (*names, written), self.specs)
 
     @cached_property
     def _judge(self) -> tuple[SpeechLM, tuple[str, ...]]:

@@ -22,7 +22,7 @@ from lalia.tokenizers import Text
 if TYPE_CHECKING:
     from lalia.model.model import Model
 
-__all__ = ["Reply", "answer", "go_on", "is_duplex"]
+__all__ = ["Reply", "answer", "go_on", "is_duplex", "text_of"]
 
 _TEXT_TOKENS = 256
 """Most tokens of a text that is answered with."""
@@ -151,7 +151,7 @@ def answer(
 
     wanted = Wanted(total, tokens, ends=not duplex)
     made = produce(_lms(model), known, wanted, complete=listened, temperature=temperature, seed=seed)
-    text = _text(model, made)
+    text = text_of(model, made)
     audio = None
     if speak and model.vocoder is not None:
         whole = model.listener.join(_plain(made), model.vocoder.reads)
@@ -166,7 +166,8 @@ def answer(
     return Reply(text, audio, timings, _plain(made))
 
 
-def _text(model: "Model", made: Streams) -> str:
+def text_of(model: "Model", made: Streams) -> str:
+    """What is written in streams of one row; nothing where no stream is text of the model's own."""
     for name, stream in model.recipe.streams.items():
         if _is_text(model.recipe, name) and stream.channel is None and stream.text is None and name in made:
             tokenizer: Text = model.tokenizer(name)

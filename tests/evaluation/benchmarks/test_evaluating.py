@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lalia.errors import ConfigError
-from lalia.evaluation.benchmarks import evaluate, find, goals, table
+from lalia.evaluation.benchmarks import BENCHMARKS, evaluate, find, goals, table
 from lalia.evaluation.benchmarks.report import verdict
 
 LIKELY = {"mini-words", "mini-grammar", "mini-stories", "mini-acoustics", "mini-phones"}
@@ -123,3 +123,10 @@ def test_the_command_refuses_before_it_works(lalia: Any, tiny: Path, tmp_path: P
         assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
         assert message in ran.err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_help_names_every_benchmark_or_its_kind(lalia: Any) -> None:
+    told = lalia("eval", "--help").out
+    for name in BENCHMARKS:
+        public = name.partition("-")[0] in ("voicebench", "sd", "mmau", "air", "dynamic", "voxeval", "superb")
+        assert name in told or (public and "suites" in told), name

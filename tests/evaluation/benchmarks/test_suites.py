@@ -1,6 +1,7 @@
 """Public suites by the command's frame: a model is asked in sound and words, and its replies are scored."""
 
 import json
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 
 from lalia.audio import Audio
 from lalia.errors import AudioError, ConfigError, DataError
-from lalia.evaluation.benchmarks import Bench, evaluate, table
+from lalia.evaluation.benchmarks import BENCHMARKS, Bench, evaluate, table
 from lalia.evaluation.benchmarks.bundled import questions
+from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.benchmarks.suites import SUITES
 
 
@@ -53,7 +55,7 @@ def test_questions_in_sound_alone(sounds: list[Path], tmp_path: Path) -> None:
     found = result["results"]["voicebench-openbookqa"]
     figures = {f["key"]: f["value"] for f in found["figures"]}
     assert figures["accuracy"] == 0.5
-    assert "4 asked, 2 answered, 1 without an answer to be found, 1 failed" in found["notes"]
+    assert "4 asked, 2 answered, 1 without an answer to be found, 1 failed, the first of them: It hears" in str(found)
     assert "It hears nothing" in next(iter(found["details"]["failures"].values()))
     # Nothing of the question is told in words.
     assert all(system is None for system, *_ in model.asked)
@@ -126,3 +128,9 @@ def test_who_marks_has_to_be_named(sounds: list[Path], tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No file of mmau was named"):
         SUITES["mmau"].run(Bench(Talks(lambda *_: ""), "m", "m"))
+
+
+def test_other_processes_can_ask() -> None:
+    for benchmark in BENCHMARKS.values():
+        if isinstance(benchmark, InSteps):
+            assert pickle.loads(pickle.dumps(benchmark.ask)).__self__.name == benchmark.name

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,18 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lalia.audio import Audio
-from lalia.errors import DataError, WeightsError
+from lalia.errors import ConfigError, DataError, WeightsError
+from lalia.evaluation.benchmarks import Bench
+from lalia.evaluation.benchmarks.stsp import STSP
 from lalia.evaluation.prosody import (
     SpeechSentiment,
     STSPItem,
     TextSentiment,
-    evaluate_stsp,
-    read_predictions,
     read_stsp,
     score_stsp,
+    sentiment_classifier,
     sentiment_of,
-    write_predictions,
 )
+from lalia.evaluation.prosody.sentiment import MAX_TOKENS
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -84,38 +87,17 @@ def test_accuracy_is_a_count(rows) -> None:
     assert bool(found.notes) == (len(set(sizes.values())) > 1)
 
 
-def test_emotions_and_strangers(tmp_path: Path) -> None:
+def test_emotions_and_strangers() -> None:
     items = [STSPItem("1", Path("x"), "positive", "happy"), STSPItem("2", Path("x"), "positive", "amused")]
     predictions = {"1": "happy", "2": "happy"}
     assert score_stsp(items, predictions).value == 1.0
     assert score_stsp(items, predictions, level="emotion").value == 0.5
-    path = write_predictions(predictions, tmp_path / "pred.jsonl")
-    assert read_predictions(path) == predictions
     with pytest.raises(DataError, match="for '3'"):
         score_stsp(items, {"3": "happy"})
     with pytest.raises(DataError, match="is no sentiment"):
         score_stsp(items, {"1": "fine"})
     with pytest.raises(DataError, match="has no emotion"):
         score_stsp([STSPItem("1", Path("x"), "positive")], {}, level="emotion")
-    with pytest.raises(DataError, match="a second time"):
-        read_predictions(write(tmp_path / "twice.jsonl", {"id": 1, "pred": "happy"}, {"id": "1", "pred": "sad"}))
-    with pytest.raises(DataError, match="prediction 1 is not"):
-        read_predictions(write(tmp_path / "bad.jsonl", {"id": 1}))
-
-
-def test_a_run() -> None:
-    items = [STSPItem(str(n), Path("x"), s, text=s) for n, s in enumerate(("positive", "negative", "neutral"))]
-
-    def go_on(item: STSPItem) -> str:
-        if item.id == "1":
-            raise DataError("Nothing came. Ask again.")
-        return f"{item.text} and more"
-
-    scored, predictions = evaluate_stsp(items, go_on, lambda texts: [str(t).split()[0] for t in texts])
-    assert predictions == {"0": "positive", "2": "neutral"}
-    assert scored.value == pytest.approx(2 / 3)
-    assert scored.counts.failed == 1
-    assert scored.items[1]["reason"] == "Nothing came. Ask again."
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +162,8 @@ def test_classifiers(hears: Path, reads: Path, tmp_path: Path) -> None:
         speech(["good"])
     with pytest.raises(DataError, match="cannot hear"):
         text([tone])
-    items = [STSPItem("0", Path("x"), sentiment_of(label))]
-    assert evaluate_stsp(items, lambda _: tone, speech)[0].value == 1.0
+    assert isinstance(sentiment_classifier(hears), SpeechSentiment)
+    assert isinstance(sentiment_classifier(reads), TextSentiment)
 
 
 def test_what_is_no_classifier(hears: Path, tmp_path: Path) -> None:
@@ -196,3 +178,102 @@ def test_what_is_no_classifier(hears: Path, tmp_path: Path) -> None:
     (other / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="cannot be read as a classifier"):
         TextSentiment(other)(["good"])
+
+
+# -- the benchmark ------------------------------------------------------------------------------
+
+
+class GoesOn:
+    """Goes on with speech as long as its prompt, and with what is written; ``fails`` on some texts."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.asked: list[str] = []
+        self.fails = fails
+
+    def continue_(self, audio: Audio, *, prompt_seconds: None, seconds: float, temperature: float, seed: int) -> Any:
+        self.asked.append("speech-speech")
+        assert (seconds, temperature) == (12.0, 0.8)
+        return SimpleNamespace(audio=Audio(torch.cat([audio.samples] * 2, -1), audio.sample_rate), prompt_seconds=0.5)
+
+    def continue_parts(self, parts: Any, into: str, *, tokens: int, sampling: Any, seed: int) -> Any:
+        (part,) = parts
+        given = "text" if isinstance(part, str) else "speech"
+        self.asked.append(f"{given}-{into}")
+        assert (sampling.temperature, sampling.top_p, tokens) == (0.8, 0.95, 200 if into == "speech" else 50)
+        if part == self.fails:
+            raise DataError("Nothing came. Ask again.")
+        if into == "speech":
+            return Audio(0.1 * torch.ones(1, 1, 8000), 16_000)
+        return "good" if part == "good" else "bad"
+
+
+class Tells:
+    """A classifier whose label is what was said; of sound, positive."""
+
+    name, version = "tells", "1"
+
+    def __init__(self, modality: str) -> None:
+        self.modality = modality
+
+    def __call__(self, what: Any) -> list[str]:
+        return [{"good": "positive", "bad": "sad"}[x] if isinstance(x, str) else "happy" for x in what]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in "ab":
+        Audio(0.3 * torch.cos(torch.arange(8000) * 0.3), 16_000).save(tmp_path / f"{name}.wav")
+    monkeypatch.setattr("lalia.evaluation.benchmarks.stsp.sentiment_classifier", Tells)
+    rows = [
+        {"id": "a", "wav_path": "a.wav", "emotion": "happy", "asr": "good"},
+        {"id": "b", "wav_path": "b.wav", "emotion": "sad", "asr": "awful"},
+    ]
+    return write(tmp_path / "set.jsonl", *rows)
+
+
+def test_every_direction(prompts: Path, tmp_path: Path) -> None:
+    model = GoesOn("awful")
+    bench = Bench(model, "m", "m", path=prompts, judges=["speech", "text"], folder=tmp_path / "kept")
+    found = STSP(runs=2).run(bench)
+    values = {f.key: (f.estimate.value, f.estimate.n) for f in found.figures}
+    assert {k: v for k, v in values.items() if k.endswith(".accuracy")} == {
+        "text-text.accuracy": (0.5, 2),
+        "speech-text.accuracy": (0.5, 2),
+        "text-speech.accuracy": (0.5, 2),
+        "speech-speech.accuracy": (0.5, 2),
+    }
+    # Heard, the first is gone on with as something bad, and the second rightly so.
+    assert values["speech-text.accuracy_positive"][0] == 0.0
+    assert values["text-text.accuracy_negative"][0] == 0.0
+    assert sorted(set(model.asked)) == sorted(set(found.details["counts"]))
+    assert found.details["counts"]["text-text"] == {"asked": 4, "answered": 2, "failed": 2}
+    assert "text behind text: 2 of 4 have no continuation: Nothing came. Ask again." in found.notes
+    again = Bench(None, "m", "m", path=prompts, judges=["speech", "text"], folder=tmp_path / "kept", score_only=True)
+    assert STSP(runs=2).run(again) == found
+
+
+def test_only_what_somebody_can_judge(prompts: Path) -> None:
+    model = GoesOn()
+    found = STSP(runs=1).run(Bench(model, "m", "m", path=prompts, judges=["text"], limit=1))
+    assert set(model.asked) == {"text-text", "speech-text"}
+    assert found.settings["judges"] == [{"name": "tells", "version": "1"}]
+    with pytest.raises(ConfigError, match="Name the path of one with --judge"):
+        STSP().run(Bench(model, "m", "m", path=prompts))
+    with pytest.raises(DataError, match="No prompts of stsp were named"):
+        STSP().run(Bench(model, "m", "m", judges=["text"]))
+
+
+def test_the_command(tmp_path: Path, hears: Path, reads: Path, lalia: Any) -> None:
+    from lalia.model import Model
+    from lalia.recipes.spirit_lm import spirit_lm
+
+    model = Model(spirit_lm().tiny())
+    clip = Audio.load(Path(__file__).parents[3] / "examples" / "question.flac").mono()
+    model.tokenizer("speech").fit([clip])
+    model.save(tmp_path / "model")
+    clip.save(tmp_path / "a.wav")
+    data = write(tmp_path / "set.jsonl", {"id": "a", "wav_path": "a.wav", "emotion": "happy", "asr": "good"})
+    ran = lalia("eval", tmp_path / "model", "stsp", "--data", data, "--judge", hears, "--judge", reads, "--json")
+    assert ran.status == 0, ran.err
+    found = json.loads(ran.out)["results"]["stsp"]
+    assert {n: c["answered"] for n, c in found["details"]["counts"].items()} == dict.fromkeys(MAX_TOKENS, 3)

@@ -7,7 +7,7 @@ import torch
 
 from lalia.audio import Audio
 from lalia.errors import AudioError, DataError
-from lalia.evaluation.suites import read_voxeval, read_voxeval_replies, score_voxeval, spoken_prompt
+from lalia.evaluation.suites import read_voxeval, read_voxeval_replies, score_voxeval, shots_of, spoken_prompt
 
 RATE = 8_000
 SUBJECT = "college_mathematics_4o"
@@ -64,22 +64,22 @@ def test_the_prompt_is_joined_with_silence_and_cut(folder: Path) -> None:
         for i in range(5) for part in ("question", "answer")
     ]  # fmt: skip
     question = Audio.load(item.audio[0])
-    two = spoken_prompt(folder, item, shots=1)
+    two = spoken_prompt(shots_of(folder, item, shots=1), item.audio[0])
     joined = np.concatenate(
         [x for p in (*pieces[:2], question) for x in (p.samples[0, 0].numpy(), np.zeros(RATE, np.float32))][:-1]
     )
     np.testing.assert_array_equal(two.samples[0, 0].numpy(), joined)
-    whole = spoken_prompt(folder, item)
+    whole = spoken_prompt(shots_of(folder, item), item.audio[0])
     assert whole.seconds == pytest.approx(sum(p.seconds for p in pieces) + 10 + question.seconds)
-    thought = spoken_prompt(folder, item, thought=True)
+    thought = spoken_prompt(shots_of(folder, item, thought=True), item.audio[0])
     assert thought.seconds == pytest.approx(2 * (2 + 3 + 4) + 6 + 2, abs=0.8)
 
 
 def test_the_end_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     item = read_voxeval(folder)[0]
-    whole = spoken_prompt(folder, item)
+    whole = spoken_prompt(shots_of(folder, item), item.audio[0])
     monkeypatch.setattr("lalia.evaluation.suites.voxeval._KEPT", 5.0)
-    cut = spoken_prompt(folder, item)
+    cut = spoken_prompt(shots_of(folder, item), item.audio[0])
     assert cut.seconds == 5
     np.testing.assert_array_equal(cut.samples.numpy(), whole.samples[..., -5 * RATE :].numpy())
 
@@ -96,4 +96,4 @@ def test_bad_input(folder: Path) -> None:
         read_voxeval_replies(folder)
     item = read_voxeval(folder, setting="echo", subjects=[SUBJECT])[0]
     with pytest.raises(AudioError):
-        spoken_prompt(folder, item)
+        spoken_prompt(shots_of(folder, item), item.audio[0])

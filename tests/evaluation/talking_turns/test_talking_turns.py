@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lalia.audio import Audio
 from lalia.errors import DataError
 from lalia.evaluation.talking_turns import (
     LABELS,
@@ -19,10 +17,10 @@ from lalia.evaluation.talking_turns import (
     area_under_curve,
     areas_under_curve,
     hard_label,
-    judged,
     macro_f1,
     read_decisions,
     read_likelihoods,
+    timed,
 )
 
 
@@ -70,7 +68,7 @@ def test_areas_and_f1_are_those_of_scikit_learn(rows) -> None:
     labels = np.array([label for label, *_ in rows])
     found = macro_f1(did, said)
     for label in LABELS:
-        assert found[label] == pytest.approx(metrics.f1_score(hard == label, labels == label, average="macro"))
+        assert found[label].value == pytest.approx(metrics.f1_score(hard == label, labels == label, average="macro"))
     kept = [(label, p) for label, turn, p in rows if label != "BC" or turn in ("A", "B")]
     if {label for label, _ in kept} != set(LABELS):
         with pytest.raises(DataError, match="The label"):
@@ -142,7 +140,7 @@ def test_files(tmp_path: Path) -> None:
     assert did["moshi_1"] == [Decision(0.2, 0.24, "C", "A"), Decision(0.24, 0.28, "BC_2", "NA")]
     assert list(said["moshi_1"]) == [0.24, 0.28]
     assert said["moshi_1"][0.28].tolist() == [0.2, 0.62, 0.02, 0.02, 0.14]
-    assert macro_f1(did, said)["C"] > 0
+    assert macro_f1(did, said)["C"].value > 0
 
 
 @pytest.mark.parametrize(
@@ -166,18 +164,11 @@ def test_bad_files(tmp_path: Path, read, text: str, message: str) -> None:
         read(tmp_path / "none")
 
 
-def test_a_judge_is_anything_that_is_called_so() -> None:
-    heard = []
-
-    def judge(audio: Audio) -> np.ndarray:
-        heard.append(audio.samples.shape)
-        return np.full((3, 5), 0.2)
-
-    said = judged({"d": Audio(torch.zeros(1, 2, 16000), 16000)}, judge)
-    assert heard == [(1, 1, 16000)]
+def test_what_cannot_be_scored() -> None:
+    said = {"d": timed(np.full((3, 5), 0.2), "The judge of d")}
     assert list(said["d"]) == [0.24, 0.28, 0.32]
     with pytest.raises(DataError, match="The judge of d has no 5 finite"):
-        judged({"d": Audio(torch.zeros(1, 2, 16000), 16000)}, lambda _: np.zeros((3, 4)))
+        timed(np.zeros((3, 4)), "The judge of d")
     with pytest.raises(DataError, match="No 40 ms of 1 dialogues are judged"):
         agreement({"e": decided(("C", "A"))}, said)
     with pytest.raises(DataError, match="Of 2 scores 2 are"):

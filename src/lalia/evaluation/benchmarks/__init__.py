@@ -4,11 +4,12 @@ from lalia.evaluation.benchmarks.base import Benchmark, Figure, Found
 from lalia.evaluation.benchmarks.bench import Bench, listened
 from lalia.evaluation.benchmarks.bundled import Question, questions, recordings, sentences
 from lalia.evaluation.benchmarks.evaluating import evaluate
-from lalia.evaluation.benchmarks.registry import BENCHMARKS, find, goals
+from lalia.evaluation.benchmarks.registry import BENCHMARKS, OF_FILES, find, goals
 from lalia.evaluation.benchmarks.report import table
 
 __all__ = [
     "BENCHMARKS",
+    "OF_FILES",
     "Bench",
     "Benchmark",
     "Figure",

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Benchmark", "Conversation", "Figure", "Found", "Hears", "Reply", "Speaks", "Talks", "Unit"]
 
-Unit = Literal["share", "ms", "MB", "MB/turn", "ms/turn", "MOS", "ratio", "bit", "bit/s", "perplexity"]
+Unit = Literal[
+    "share", "ms", "MB", "MB/turn", "ms/turn", "MOS", "ratio", "bit", "bit/s", "perplexity", "log Hz", "frames", "r"
+]
+"""``r``: a correlation; ``log Hz``: a difference of natural logarithms of F0."""
 
 
 class Reply(Protocol):

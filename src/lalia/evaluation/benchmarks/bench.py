@@ -85,6 +85,7 @@ class Bench:
     :param batch_size: items that are asked at once, where the model takes several.
     :param score_only: score answers that are kept, and ask for none.
     :param marker: marks replies where a suite has them marked.
+    :param judges: weights that judge by themselves, as paths or hub ids: classifiers of sentiment, judges of turns.
     :param hear: makes the ears of the cascade that models of speech are compared with; ``recognizer`` when not given.
     :param progress: called with a stage, how much of it is done, and how much there is.
     """
@@ -107,6 +108,7 @@ class Bench:
     batch_size: int = 8
     score_only: bool = False
     marker: Judge | None = None
+    judges: Sequence[str] = ()
     hear: Callable[[], Recognizer] | None = None
     progress: Callable[[str, int, int], None] = _silent
     judge_weights: str = "whisper-base"

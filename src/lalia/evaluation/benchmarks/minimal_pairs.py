@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MinimalPairs", "OfItsOwn"]
 
-_DIGITS = 5
-"""Of a log-probability in nats that is kept; what else stands in a batch shows behind the fifth."""
-
 _WORDS = {
     "sum": "log p",
     "mean": "log p per token",
@@ -89,14 +86,7 @@ class MinimalPairs(InSteps):
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
         recordings = [Audio.load(i.asks["path"]) for i in items]
         cut = [a.cut(i.asks["from"]) if i.asks["from"] else a for a, i in zip(recordings, items, strict=True)]
-        return [
-            {
-                "log_probs": [round(p, _DIGITS) for p in one.log_probs],
-                "starts": [round(t, 4) for t in one.starts],
-                "end": round(float(one.end), _DIGITS),
-            }
-            for one in likelihood(model, cut)
-        ]
+        return [Told.of(one).to_dict() for one in likelihood(model, cut)]
 
     def score(self, bench: "Bench", kept: Kept) -> Found:
         pairs, root = self.pairs(bench)

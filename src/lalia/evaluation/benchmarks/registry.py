@@ -10,21 +10,27 @@ from lalia.errors import ConfigError
 from lalia.evaluation.benchmarks.answers import Answers
 from lalia.evaluation.benchmarks.base import Benchmark
 from lalia.evaluation.benchmarks.continuations import Continuations
+from lalia.evaluation.benchmarks.cross_modal import CrossModal
 from lalia.evaluation.benchmarks.latency import Latency
 from lalia.evaluation.benchmarks.likelihood import Likelihood
 from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
 from lalia.evaluation.benchmarks.phones import Phones
+from lalia.evaluation.benchmarks.prosody import Prosodies
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
+from lalia.evaluation.benchmarks.stsp import STSP
 from lalia.evaluation.benchmarks.suites import SUITES
+from lalia.evaluation.benchmarks.superb import SUPERB
+from lalia.evaluation.benchmarks.talking_turns import TalkingTurns
 from lalia.evaluation.benchmarks.tone import Tone
 from lalia.evaluation.benchmarks.transcribe import Transcribe
 from lalia.evaluation.benchmarks.turns import Turns
+from lalia.evaluation.benchmarks.voxeval import VoxEval
 from lalia.evaluation.sets import MINI_SETS
 
-__all__ = ["BENCHMARKS", "Goal", "find", "goals"]
+__all__ = ["BENCHMARKS", "OF_FILES", "Goal", "find", "goals"]
 
 _ALL: tuple[Benchmark, ...] = (
     Answers(),
@@ -39,10 +45,21 @@ _ALL: tuple[Benchmark, ...] = (
     Phones(),
 )
 """Those that are meant where none is named."""
+_OF_FILES: tuple[Benchmark, ...] = (
+    MinimalPairs(),
+    CrossModal(),
+    STSP(),
+    TalkingTurns(),
+    *SUITES.values(),
+    VoxEval(),
+    VoxEval(thought=True),
+    *SUPERB,
+)
 BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (*_ALL, Scenes(), MinimalPairs(), Continuations(), Likelihood(), *SUITES.values())
+    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), Likelihood(), Prosodies(), *_OF_FILES)
 }
+OF_FILES = frozenset(benchmark.name for benchmark in _OF_FILES)
+"""Those that read files of a published form (``Bench.path``), and no manifest of recordings (``Bench.data``)."""
 
 Goal = Mapping[str, float | str]
 """``floor``, the least that will do, and ``aim``: numbers, or words where there is no number."""

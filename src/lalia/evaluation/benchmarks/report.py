@@ -6,7 +6,20 @@ from typing import Any
 
 __all__ = ["table", "verdict"]
 
-_DIGITS = {"ms": 0, "MB": 0, "ms/turn": 1, "MB/turn": 2, "MOS": 2, "ratio": 2, "bit": 2, "bit/s": 0, "perplexity": 0}
+_DIGITS = {
+    "ms": 0,
+    "MB": 0,
+    "ms/turn": 1,
+    "MB/turn": 2,
+    "MOS": 2,
+    "ratio": 2,
+    "bit": 2,
+    "bit/s": 0,
+    "perplexity": 0,
+    "log Hz": 4,
+    "frames": 2,
+    "r": 3,
+}
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -54,4 +67,4 @@ def _number(value: float | str | None, unit: str) -> str:
         return str(value or "?")
     if unit == "share":
         return f"{100 * value:.1f} %"
-    return f"{value:.{_DIGITS[unit]}f}" + ("" if unit in ("MOS", "ratio", "perplexity") else f" {unit}")
+    return f"{value:.{_DIGITS[unit]}f}" + ("" if unit in ("MOS", "ratio", "perplexity", "r") else f" {unit}")

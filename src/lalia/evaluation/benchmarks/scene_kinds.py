@@ -11,7 +11,7 @@ from lalia.evaluation.benchmarks.scene_clips import pause_of, said
 from lalia.evaluation.scenes.script import RATE, At, Line, Reply, Scene, SceneKind
 from lalia.evaluation.scenes.sounds import NOISES, far, gain, parted
 
-__all__ = ["EACH", "asked_of", "opening", "scenes"]
+__all__ = ["EACH", "asked_of", "opening", "scene", "scenes"]
 
 EACH = 52
 """Scenes of a kind."""
@@ -165,4 +165,9 @@ def scenes(kind: SceneKind, limit: int | None = None, seed: int = 0) -> Iterator
     :param seed: of what is said, by whom, when, and how loud.
     """
     for i in range(EACH if limit is None else min(limit, EACH)):
-        yield _MAKE[kind](i, random.Random(f"{seed} {kind} {i}"))
+        yield scene(kind, i, seed)
+
+
+def scene(kind: SceneKind, i: int, seed: int = 0) -> Scene:
+    """One of them."""
+    return _MAKE[kind](i, random.Random(f"{seed} {kind} {i}"))

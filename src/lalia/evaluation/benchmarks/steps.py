@@ -27,6 +27,9 @@ class InSteps(ABC):
 
     name: str
     about: str
+    one_by_one = False
+    """Whether items are no faster at once: then one that fails has no other asked again, and each is kept as it comes.
+    """
 
     @abstractmethod
     def check(self, model: Any) -> None: ...
@@ -54,12 +57,13 @@ class InSteps(ABC):
         items = sorted(self.items(bench), key=lambda item: item.id)
         header = {"benchmark": self.name, "model": dict(bench.answers_as), "settings": dict(self.settings(bench))}
         kept = Kept(bench.place(self.name, "answers"), header)
-        return self.score(bench, collect(self.ask, items, kept, bench))
+        return self.score(bench, collect(self.ask, items, kept, bench, size=1 if self.one_by_one else None))
 
 
-def collect(ask: Ask, items: Sequence[Item], kept: Kept, bench: "Bench") -> Kept:
+def collect(ask: Ask, items: Sequence[Item], kept: Kept, bench: "Bench", *, size: int | None = None) -> Kept:
     """Have every item that has no answer yet answered by the model of the bench.
 
+    :param size: of a batch; that of the bench when not given.
     :raises ConfigError: only kept answers may be scored, and some are missing.
     """
     missing = kept.missing(list(items))
@@ -68,7 +72,8 @@ def collect(ask: Ask, items: Sequence[Item], kept: Kept, bench: "Bench") -> Kept
             f"{len(missing)} of {len(items)} items have no answer in {kept.path or 'any file'}. Run it without "
             "--score-only first."
         )
-    batches = [missing[i : i + bench.batch_size] for i in range(0, len(missing), bench.batch_size)]
+    size = size or bench.batch_size
+    batches = [missing[i : i + size] for i in range(0, len(missing), size)]
     done = len(items) - len(missing)
 
     def keep(batch: Sequence[Item], results: Sequence[Answer | str]) -> None:

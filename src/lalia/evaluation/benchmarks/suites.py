@@ -11,7 +11,8 @@ import torch
 from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError
 from lalia.evaluation import suites
-from lalia.evaluation.benchmarks.base import Figure, Found
+from lalia.evaluation.benchmarks.as_found import as_found
+from lalia.evaluation.benchmarks.base import Found
 from lalia.evaluation.benchmarks.bundled import questions
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.steps import InSteps
@@ -54,8 +55,14 @@ class Suite(InSteps):
     and in words.
     """
 
+    one_by_one = True
+
     def __init__(self, name: str, kind: _Kind) -> None:
         self.name, self.about, self._kind = name, kind.about, kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name, in which another process finds it: how it reads and scores is no part of what is asked there."""
+        return _suite, (self.name,)
 
     def check(self, model: Any) -> None:
         model.dialogue(speak=False).answer(questions(1)[0].load())
@@ -102,23 +109,12 @@ class Suite(InSteps):
         items = self._items(bench)
         replies = {i.id: kept.answers[i.id]["text"] if i.id in kept.answers else None for i in items}
         scored = self._kind.score(items, replies, bench.marker)
-        counts = scored.counts
-        notes = list(scored.notes)
-        notes.append(
-            f"{counts.asked} asked, {counts.answered} answered, {counts.unparsable} without an answer to be found, "
-            f"{counts.failed} failed"
-        )
-        figures = [
-            Figure(name, name.replace("_", " "), "share" if 0 <= e.value <= 1 and "score" not in name else "ratio", e)
-            for name, e in scored.figures.items()
-        ]
-        return Found(
-            figures,
-            [{**dict(x), "reply": replies.get(str(x.get("id")))} for x in scored.items],
-            {**dict(scored.settings), **self.settings(bench), "file": sha256(bench.path) if bench.path else None},
-            notes,
-            {"failures": dict(kept.failed)},
-        )
+        file = sha256(bench.path) if bench.path else None
+        return as_found(scored, replies, settings={**self.settings(bench), "file": file}, failures=kept.failed)
+
+
+def _suite(name: str) -> Suite:
+    return SUITES[name]
 
 
 def _words(item: suites.Item) -> str:
@@ -186,4 +182,4 @@ SUITES: Mapping[str, Suite] = {
         ),
     }.items()
 }
-"""By name. VoxEval asks several recordings in a row and hears its replies: see ``lalia.evaluation.suites.voxeval``."""
+"""By name; those that ask otherwise are ``VoxEval`` and ``Superb``."""

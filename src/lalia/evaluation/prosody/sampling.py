@@ -1,21 +1,23 @@
 """pGSLM's protocol: a model goes on with one prosodic stream of a recording, all else as it was recorded."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from lalia.data import Utterance
-from lalia.errors import ConfigError, LaliaError
+from lalia.audio import Audio
+from lalia.errors import ConfigError
 from lalia.evaluation.prosody.metrics import Sampled, consistency, correctness, expressiveness
+from lalia.evaluation.statistics import Estimate
 from lalia.lm import Sampler, SpeechLM, collect
 from lalia.streams import Discrete, Streams, TokenSequence
 from lalia.tokenizers import Durations, Pitch
 from lalia.tokenizers.runs import frames_of, pool_by_runs
 
-__all__ = ["ProsodyStreams", "evaluate_prosody"]
+__all__ = ["KINDS", "Prosody", "ProsodyStreams", "Setting", "level_of", "prosody_figures", "sample_prosody"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,38 @@ class ProsodyStreams:
         )
 
 
+KINDS = ("pitch", "durations")
+
+Prosody = Mapping[str, Sampled]
+"""What was recorded and sampled of pitch and of durations (`KINDS`)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How prompts are gone on with.
+
+    :param prefix_frames: of units, at 50 Hz 3 s.
+    :param samples: of each prompt.
+    :param shortest: frames that a recording has at least to count for consistency.
+    :param temperature: by kind; the recipe's sampling when not given. pGSLM's models were best at 0.25 for durations
+        and 0.7 for F0.
+    """
+
+    prefix_frames: int = 150
+    samples: int = 20
+    shortest: int = 300
+    temperature: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.prefix_frames < 1 or self.samples < 1 or self.shortest < 0:
+            raise ConfigError(
+                f"A prompt of {self.prefix_frames} frames, {self.samples} samples and {self.shortest} frames at least "
+                "were asked for. Give 1 or more, 1 or more, and 0 or more."
+            )
+        if unknown := sorted(set(self.temperature) - set(KINDS)):
+            raise ConfigError(f"A temperature is for {unknown[0]!r}. Give one for {' or '.join(KINDS)}.")
+
+
 @dataclass(frozen=True)
 class _Recorded:
     """A recording as its streams, and what is measured of it: values [T] per run, by stream."""
@@ -61,85 +95,80 @@ class _Recorded:
     frames: int
 
 
-def evaluate_prosody(
-    model: Any,
-    utterances: Sequence[Utterance],
-    *,
-    prefix_frames: int = 150,
-    samples: int = 20,
-    shortest: int = 300,
-    temperature: Mapping[str, float] | None = None,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Correctness, consistency and expressiveness of pitch and of durations; see `lalia.evaluation.prosody.metrics`.
+def level_of(model: Any, recordings: Iterable[Audio]) -> float | None:
+    """The mean log-F0 of a speaker, from his recordings (mono); None where the model's pitch is relative to nothing.
 
-    Each is sampled in its turn, while the units and the other are those of the recording. Bins are compared as the
-    values that they stand for, with the recording's own before it was put in bins. A speaker's level is the mean over
-    all utterances of his; an utterance without a speaker has a level of its own. The prompt is of the runs that end
-    within its frames: what the original does with one that goes on beyond them is not confirmed.
+    :raises ConfigError: the model has no such streams.
+    """
+    tokenizer = model.tokenizer(ProsodyStreams.of(model).pitch)
+    return float(tokenizer.level(recordings)) if tokenizer.by_speaker else None
+
+
+def sample_prosody(
+    model: Any, audio: Audio, setting: Setting, *, level: float | None = None, seed: int = 0
+) -> tuple[Prosody, int]:
+    """Go on with pitch and with durations of a recording, each in its turn.
+
+    The units and the other of the two are those of the recording. Bins are compared as the values that they stand for,
+    with the recording's own before it was put in bins. The prompt is of the runs that end within its frames: what the
+    original does with one that goes on beyond them is not confirmed.
 
     :param model: of units, durations and pitch (`ProsodyStreams`).
-    :param prefix_frames: of units, at 50 Hz 3 s.
-    :param samples: of each prompt.
-    :param shortest: frames that a recording has at least to count for consistency.
-    :param temperature: by stream; the recipe's sampling when not given. pGSLM's models were best at 0.25 for durations
-        and 0.7 for F0.
+    :param audio: mono.
+    :param level: of its speaker (`level_of`); its own when not given.
     :param seed: of the first sample; others follow.
-    :param progress: called with how many utterances are done, and how many there are.
-    :returns: ``asked``, ``answered``, ``failed``; ``figures`` for ``pitch`` and ``durations``: ``correctness``,
-        ``consistency``, ``expressiveness``, and ``recorded``, the latter two of the recordings themselves; ``items``;
-        ``failures``; ``settings``.
-    :raises ConfigError: the model has no such streams, or a number is out of range.
+    :returns: with how many frames the recording has.
+    :raises ConfigError: the model has no such streams, or the recording is no longer than the prompt.
     """
-    if prefix_frames < 1 or samples < 1 or shortest < 0:
-        raise ConfigError(
-            f"A prompt of {prefix_frames} frames, {samples} samples and {shortest} frames at least were asked for. "
-            "Give 1 or more, 1 or more, and 0 or more."
-        )
     names = ProsodyStreams.of(model)
     lm = model.lms[names.lm]
-    kinds = {"pitch": names.pitch, "durations": names.durations}
-    sampler = _sampler(lm, kinds.values(), temperature or {})
-    levels = _levels(model, names, utterances)
-    found: dict[str, list[tuple[int, Sampled]]] = {kind: [] for kind in kinds}
-    items: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
-    ordered = sorted(utterances, key=lambda u: u.id)
-    for n, u in enumerate(ordered):
-        try:
-            recorded = _recorded(model, names, u, levels, prefix_frames)
-            for kind, stream in kinds.items():
-                drawn = _draw(lm, recorded, stream, samples, sampler, seed + n * samples)
-                values = _values(model, stream, drawn)
-                target = recorded.values[stream]
-                found[kind].append(
-                    (recorded.frames, Sampled(target[: recorded.prefix], target[recorded.prefix :], values))
-                )
-            items.append({"id": u.id, "frames": recorded.frames, "runs": len(recorded.values[names.pitch])})
-        except LaliaError as error:
-            failures.append({"id": u.id, "reason": str(error)})
-        if progress is not None:
-            progress(n + 1, len(ordered))
-    return {
-        "asked": len(ordered),
-        "answered": len(items),
-        "failed": len(failures),
-        "figures": {kind: _figures(rows, kind == "pitch", shortest, seed) for kind, rows in found.items() if rows},
-        "settings": {
-            "prefix_frames": prefix_frames,
-            "samples": samples,
-            "shortest": shortest,
-            "temperature": {s: sampler.of(s).temperature for s in kinds.values()},
-            "forced": "the units and the other stream",
-        },
-        "items": items,
-        "failures": failures,
-    }
+    streams = dict(zip(KINDS, (names.pitch, names.durations), strict=True))
+    sampler = _sampler(lm, {streams[kind]: t for kind, t in setting.temperature.items()}, streams.values())
+    recorded = _recorded(model, names, audio, level, setting.prefix_frames)
+    found = {}
+    for kind, stream in streams.items():
+        drawn = _draw(lm, recorded, stream, setting.samples, sampler, seed)
+        target = recorded.values[stream]
+        found[kind] = Sampled(target[: recorded.prefix], target[recorded.prefix :], _values(model, stream, drawn))
+    return found, recorded.frames
 
 
-def _sampler(lm: SpeechLM, streams: Any, temperature: Mapping[str, float]) -> Sampler:
-    """The recipe's, that neither ends: as many values are drawn as were recorded."""
+def prosody_figures(
+    prompts: Sequence[tuple[Prosody, int]], setting: Setting, *, seed: int = 0
+) -> dict[str, dict[str, Estimate]]:
+    """Correctness, consistency and expressiveness of pitch and of durations; see `lalia.evaluation.prosody.metrics`.
+
+    :param prompts: as `sample_prosody` gives them.
+    :returns: by kind; ``recorded_consistency`` and ``recorded_expressiveness`` are of the recordings themselves.
+    :raises DataError: there are no prompts.
+    """
+    found = {}
+    for kind in KINDS:
+        rows = [sampled[kind] for sampled, _ in prompts]
+        long = [sampled[kind] for sampled, frames in prompts if frames >= setting.shortest]
+        found[kind] = {
+            "correctness": correctness(rows, seed=seed),
+            "consistency": _alike(long, kind, seed),
+            "expressiveness": expressiveness(rows, seed=seed),
+            "recorded_consistency": _alike([_itself(p) for p in long], kind, seed),
+            "recorded_expressiveness": expressiveness([_itself(p) for p in rows], seed=seed),
+        }
+    return found
+
+
+def _itself(prompt: Sampled) -> Sampled:
+    """As if the recording were what was sampled."""
+    return Sampled(prompt.prefix, prompt.target, prompt.target[None])
+
+
+def _alike(prompts: Sequence[Sampled], kind: str, seed: int) -> Estimate:
+    if not prompts:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    return consistency(prompts, voiced=kind == "pitch", seed=seed)
+
+
+def _sampler(lm: SpeechLM, temperature: Mapping[str, float], streams: Iterable[str]) -> Sampler:
+    """The recipe's, that never ends: as many values are drawn as were recorded."""
     sampler = lm.config.sampler
     for stream in streams:
         kind = lm.specs[stream].kind
@@ -147,36 +176,12 @@ def _sampler(lm: SpeechLM, streams: Any, temperature: Mapping[str, float]) -> Sa
         sampler = replace(sampler, streams={**sampler.streams, stream: settings})
         if isinstance(kind, Discrete):
             sampler = sampler.ban(**{stream: ((kind.end_id, kind.end_id + 1),)})
-    if unknown := sorted(set(temperature) - set(streams)):
-        raise ConfigError(f"A temperature is for {unknown[0]!r}. Give one for {' or '.join(streams)}.")
     return sampler
 
 
-def _levels(model: Any, names: ProsodyStreams, utterances: Sequence[Utterance]) -> dict[str, float]:
-    """The mean log-F0 of each speaker."""
-    tokenizer = model.tokenizer(names.pitch)
-    by_speaker: dict[str, list[Utterance]] = {}
-    for u in utterances:
-        if tokenizer.by_speaker and u.speaker is not None:
-            by_speaker.setdefault(u.speaker, []).append(u)
-
-    def sounds(of: Sequence[Utterance]) -> Any:
-        for u in of:
-            try:
-                yield u.load().mono()
-            except LaliaError:
-                # It fails by itself, where it can be told.
-                continue
-
-    return {speaker: tokenizer.level(sounds(own)) for speaker, own in by_speaker.items()}
-
-
-def _recorded(
-    model: Any, names: ProsodyStreams, u: Utterance, levels: Mapping[str, float], prefix_frames: int
-) -> _Recorded:
-    audio = u.load().mono()
+def _recorded(model: Any, names: ProsodyStreams, audio: Audio, own: float | None, prefix_frames: int) -> _Recorded:
     channel = model.recipe.streams[names.units].channel
-    level = None if u.speaker is None or u.speaker not in levels else {names.pitch: levels[u.speaker]}
+    level = None if own is None else {names.pitch: own}
     wanted = (names.units, names.durations, names.pitch)
     heard = model.listener.hear({channel: audio}, wanted, levels=level)
     streams = {name: replace(heard[name], durations=None) for name in wanted}
@@ -186,7 +191,7 @@ def _recorded(
     prefix = int((frames.cumsum(0) <= prefix_frames).sum())
     if not 0 < prefix < len(frames):
         raise ConfigError(
-            f"{u.id} has {int(frames.sum())} frames, of which the prompt is to have {prefix_frames}. Give longer ones."
+            f"It has {int(frames.sum())} frames, of which the prompt is to have {prefix_frames}. Give longer ones."
         )
     bins = model.tokenizer(names.pitch)
     # What the bins were made of: the same contour, without them.
@@ -231,23 +236,3 @@ def _values(model: Any, stream: str, tokens: TokenSequence) -> np.ndarray:
 
 def _device(module: torch.nn.Module) -> torch.device:
     return next((b.device for b in module.buffers()), torch.device("cpu"))
-
-
-def _figures(rows: Sequence[tuple[int, Sampled]], voiced: bool, shortest: int, seed: int) -> dict[str, Any]:
-    prompts = [p for _, p in rows]
-    long = [p for frames, p in rows if frames >= shortest]
-    recorded = [Sampled(p.prefix, p.target, p.target[None]) for p in prompts]
-    nothing = {"value": None, "low": None, "high": None, "n": 0}
-    return {
-        "correctness": correctness(prompts, seed=seed).to_dict(),
-        "consistency": consistency(long, voiced=voiced, seed=seed).to_dict() if long else nothing,
-        "expressiveness": expressiveness(prompts, seed=seed).to_dict(),
-        "recorded": {
-            "consistency": consistency(
-                [Sampled(p.prefix, p.target, p.target[None]) for p in long], voiced=voiced, seed=seed
-            ).to_dict()
-            if long
-            else nothing,
-            "expressiveness": expressiveness(recorded, seed=seed).to_dict(),
-        },
-    }

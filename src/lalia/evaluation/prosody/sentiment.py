@@ -2,26 +2,23 @@
 
 Of speech and text as prompt and continuation there are four directions. A classifier says of each continuation whether
 it is positive, negative or neutral; of these the published sets have equally many, so that chance is 1/3. A line of
-their JSON Lines is ``{"id", "wav_path", "emotion" | "sentiment", "asr"}``, one of predictions ``{"id", "pred"}``.
+their JSON Lines is ``{"id", "wav_path", "emotion" | "sentiment", "asr"}``.
 
 In the paper, temperature is 0.8 and top-p 0.95, with at most 50 tokens of text, 200 of speech behind text and 300 of
 speech behind speech, over 3 runs; where the prompt is speech, the figure is the average of Expresso (read) and EMOV.
 The scripts beside the published model (``spiritlm/eval`` at 52fb2f4) have 0.9 and 200 tokens instead.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lalia.audio import Audio
-from lalia.errors import DataError, LaliaError
+from lalia.errors import DataError
 from lalia.evaluation.downstream import accuracy
 from lalia.evaluation.scored import Scored
 from lalia.evaluation.statistics import share
 from lalia.evaluation.suites.items import read_rows
-from lalia.files import atomic_write
 from lalia.lm import Sampling
 
 __all__ = [
@@ -30,12 +27,9 @@ __all__ = [
     "SENTIMENTS",
     "Level",
     "STSPItem",
-    "evaluate_stsp",
-    "read_predictions",
     "read_stsp",
     "score_stsp",
     "sentiment_of",
-    "write_predictions",
 ]
 
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -53,8 +47,6 @@ _OF_EMOTION = {
 }
 
 Level = Literal["sentiment", "emotion"]
-
-Classifier = Callable[[Sequence[Audio | str]], Sequence[str]]
 
 
 def sentiment_of(label: str) -> str:
@@ -114,34 +106,6 @@ def read_stsp(path: str | Path, *, sounds: str | Path | None = None) -> list[STS
     return list(found.values())
 
 
-def read_predictions(path: str | Path) -> dict[str, str]:
-    """Labels by id.
-
-    :raises DataError: it cannot be read, or an id comes twice.
-    """
-    found: dict[str, str] = {}
-    for number, row in enumerate(read_rows(path), start=1):
-        key, label = str(row.get("id", "")), row.get("pred")
-        if not key or not isinstance(label, str):
-            raise DataError(f'{path}, prediction {number} is not {{"id": ..., "pred": text}}. Write it so.')
-        if key in found:
-            raise DataError(f"{path}, prediction {number} has the id {key!r} a second time. Keep one.")
-        found[key] = label
-    return found
-
-
-def write_predictions(predictions: Mapping[str, str], path: str | Path) -> Path:
-    """Write labels by id, a JSON object per line.
-
-    :raises OutputError: it cannot be written.
-    """
-    target = Path(path)
-    lines = [json.dumps({"id": key, "pred": label}, ensure_ascii=False) + "\n" for key, label in predictions.items()]
-    with atomic_write(target) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
-    return target
-
-
 def score_stsp(
     items: Sequence[STSPItem], predictions: Mapping[str, str | None], *, level: Level = "sentiment"
 ) -> Scored:
@@ -172,36 +136,3 @@ def score_stsp(
         )
     figures = {**scored.figures, **{f"accuracy_{name}": share(right) for name, right in parts.items()}}
     return replace(scored, figures=figures, settings={"level": level, "sizes": sizes}, notes=notes)
-
-
-def evaluate_stsp(
-    items: Sequence[STSPItem],
-    go_on: Callable[[STSPItem], Audio | str],
-    classify: Classifier,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Scored, dict[str, str]]:
-    """Go on from every prompt, and see what sentiment comes of it.
-
-    :param go_on: the continuation of a prompt, which is heard (``path``) or read (``text``), without the prompt. It
-        decides the direction, and how it is sampled (`SAMPLING`, `MAX_TOKENS`).
-    :param classify: says the sentiment, or the emotion, of each continuation: `SpeechSentiment`, `TextSentiment`, or
-        anything that is called so.
-    :param progress: called with how many prompts are done, and how many there are.
-    :returns: the score, and what was predicted; see `write_predictions`.
-    """
-    predictions: dict[str, str] = {}
-    failures: dict[str, str] = {}
-    for n, item in enumerate(items, start=1):
-        try:
-            (label,) = classify([go_on(item)])
-            predictions[item.id] = sentiment_of(label)
-        except LaliaError as error:
-            failures[item.id] = str(error)
-        if progress is not None:
-            progress(n, len(items))
-    scored = score_stsp(items, predictions)
-    told: list[dict[str, Any]] = [
-        {**x, "reason": failures[x["id"]]} if x["id"] in failures else dict(x) for x in scored.items
-    ]
-    return replace(scored, items=told), predictions

@@ -7,7 +7,7 @@ tokenizer of the text classifier is that of ``j-hartmann/sentiment-roberta-large
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,11 +18,13 @@ from lalia.errors import DataError, WeightsError
 from lalia.evaluation.prosody.sentiment import sentiment_of
 from lalia.files import sha256
 
-__all__ = ["SpeechSentiment", "TextSentiment"]
+__all__ = ["SpeechSentiment", "TextSentiment", "sentiment_classifier"]
 
 
 class _Classifier(ABC):
     """A classifier in a folder or on the hub, read at the first use, on the CPU in float32."""
+
+    modality: Literal["speech", "text"]
 
     def __init__(self, weights: str | Path) -> None:
         import transformers
@@ -64,6 +66,8 @@ class SpeechSentiment(_Classifier):
     :raises WeightsError: the weights cannot be had, or tell no sentiment.
     """
 
+    modality = "speech"
+
     @torch.inference_mode()
     def __call__(self, recordings: Sequence[Audio | str]) -> list[str]:
         """The most likely label of each recording, mixed to mono.
@@ -93,6 +97,8 @@ class TextSentiment(_Classifier):
     :raises WeightsError: the weights cannot be had, or tell no sentiment.
     """
 
+    modality = "text"
+
     @torch.inference_mode()
     def __call__(self, texts: Sequence[Audio | str]) -> list[str]:
         """The most likely label of each text; what is too long for the model is cut.
@@ -112,3 +118,12 @@ class TextSentiment(_Classifier):
 
         model = AutoModelForSequenceClassification.from_pretrained(self._folder, dtype=torch.float32)
         return model.eval(), AutoTokenizer.from_pretrained(self._folder)
+
+
+def sentiment_classifier(weights: str | Path) -> SpeechSentiment | TextSentiment:
+    """The classifier in a folder or on the hub: it hears where it says how it is to be given sound, else it reads.
+
+    :raises WeightsError: it cannot be had.
+    """
+    heard = (fetch(weights) / "preprocessor_config.json").is_file()
+    return SpeechSentiment(weights) if heard else TextSentiment(weights)

@@ -1,28 +1,18 @@
 """StoryCloze across modalities: the beginning is heard or read, and so is each ending (slamkit)."""
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from lalia.audio import Audio
-from lalia.errors import ConfigError, DataError, LaliaError
-from lalia.evaluation.pair_scores import Member, judge_pairs
+from lalia.errors import ConfigError, DataError
 from lalia.evaluation.pairs import Pair
-from lalia.evaluation.protocols import Likelihood
 from lalia.evaluation.public_pairs.story_cloze import story_files
 
-__all__ = ["Crossed", "Modality", "ScoresParts", "read_cross_modal", "score_cross_modal"]
+__all__ = ["Crossed", "Modality", "read_cross_modal", "read_part"]
 
 Modality = Literal["text", "speech"]
 _SUFFIXES = {"text": "txt", "speech": "wav"}
-
-
-class ScoresParts(Protocol):
-    """A model that says how likely it finds recordings and texts one after another."""
-
-    def score_parts(self, parts: Sequence[Audio | str], /) -> Likelihood: ...
 
 
 @dataclass(frozen=True)
@@ -56,38 +46,12 @@ def read_cross_modal(folder: str | Path, prompt: Modality, continuation: Modalit
     return found
 
 
-def score_cross_modal(
-    model: ScoresParts,
-    stories: Sequence[Crossed],
-    *,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """How often the right ending makes the whole, beginning and all, more likely; see `judge_pairs`.
+def read_part(path: Path) -> Audio | str:
+    """What a file says: a text, or a recording mixed to mono.
 
-    slamkit compares means over all tokens unless told otherwise.
-
-    :param stories: of one or of several tasks.
-    :param progress: called with how many stories are scored, and how many there are.
+    :raises DataError: a text cannot be read, or is empty.
+    :raises AudioError: a recording cannot be used.
     """
-    members: dict[tuple[str, str, str], tuple[Member | None, Member | None]] = {}
-    reasons: dict[tuple[str, str, str], str] = {}
-    for n, story in enumerate(stories, start=1):
-        try:
-            beginning = _content(story.prompt)
-            right, wrong = (
-                Member(_finite(model.score_parts([beginning, _content(path)]), path))
-                for path in (story.pair.positive, story.pair.negative)
-            )
-            members[story.pair.key] = right, wrong
-        except LaliaError as error:
-            members[story.pair.key], reasons[story.pair.key] = (None, None), str(error)
-        if progress is not None:
-            progress(n, len(stories))
-    return judge_pairs([s.pair for s in stories], members, reasons, seed=seed)
-
-
-def _content(path: Path) -> Audio | str:
     if path.suffix != ".txt":
         return Audio.load(path, mono=True)
     try:
@@ -97,9 +61,3 @@ def _content(path: Path) -> Audio | str:
     if not text:
         raise DataError(f"{path} is empty. Write what is said.")
     return text
-
-
-def _finite(told: Likelihood, path: Path) -> Likelihood:
-    if not math.isfinite(told.sum):
-        raise DataError(f"The model scores {path.name} with {told.sum}. Check its weights.")
-    return told

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from lalia.errors import DataError
+from lalia.evaluation.folders import make_folder
 from lalia.evaluation.pair_scores import judge_scores
 from lalia.evaluation.pairs import Pair
-from lalia.evaluation.public_pairs.zerospeech import read_gold
+from lalia.evaluation.public_pairs.zerospeech import SPLITS, find_golds, read_gold
 from lalia.files import atomic_write
 
-__all__ = ["read_submission", "score_submission", "submission_scores", "write_submission"]
+__all__ = ["hand_in", "read_submission", "score_submission", "submission_scores", "write_submission"]
 
 
 def submission_scores(
@@ -33,6 +34,32 @@ def submission_scores(
         scores[pair.positive.stem] = item["positive"][reduction]
         scores[pair.negative.stem] = item["negative"][reduction]
     return scores
+
+
+def hand_in(
+    data: str | Path, items: Sequence[Mapping[str, Any]], folder: str | Path, reduction: str = "sum"
+) -> list[Path]:
+    """Write the scores of a download as the challenge takes them: ``lexical/dev.txt``, ``syntactic/test.txt``, ...
+
+    What else it wants (``meta.yaml``: who hands in, and what was trained on) only who hands in knows.
+
+    :param data: a ``gold.csv``, or what `find_golds` finds some in; one that lies in no ``dev`` or ``test`` is of
+        ``dev``.
+    :param items: as for `submission_scores`.
+    :raises DataError: there is no table, or a recording has no score.
+    :raises OutputError: it cannot be written.
+    """
+    source = Path(data)
+    written = []
+    for gold in [source] if source.is_file() else find_golds(source):
+        pairs = read_gold(gold)
+        part = "lexical" if pairs[0].task.startswith("sWUGGY") else "syntactic"
+        split = gold.parent.name if gold.parent.name in SPLITS else SPLITS[0]
+        scores = submission_scores(pairs, items, reduction)
+        written.append(write_submission(scores, make_folder(Path(folder) / part) / f"{split}.txt"))
+    if not written:
+        raise DataError(f"{source} has no gold.csv. Name the folder of sWUGGY or sBLIMP.")
+    return written
 
 
 def write_submission(scores: Mapping[str, float], path: str | Path) -> Path:

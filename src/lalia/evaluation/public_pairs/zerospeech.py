@@ -14,14 +14,14 @@ from pathlib import Path
 from lalia.errors import DataError
 from lalia.evaluation.pairs import Pair
 
-__all__ = ["BANDS", "find_golds", "frequency_band", "read_gold"]
+__all__ = ["BANDS", "SPLITS", "find_golds", "frequency_band", "read_gold"]
 
 BANDS = ("oov", "1-5", "6-20", "21-100", ">100")
 _EDGES = (1, 5, 20, 100)
 _COMMON = {"id", "filename", "voice", "correct"}
 _LEXICAL = _COMMON | {"frequency", "word"}
 _SYNTACTIC = _COMMON | {"type", "subtype", "transcription"}
-_SPLITS = ("dev", "test")
+SPLITS = ("dev", "test")
 
 Row = Mapping[str, str]
 
@@ -80,7 +80,7 @@ def read_gold(path: str | Path) -> list[Pair]:
         )
     lexical = names >= _LEXICAL
     task = "sWUGGY" if lexical else "sBLIMP"
-    task = f"{task}-{source.parent.name}" if source.parent.name in _SPLITS else task
+    task = f"{task}-{source.parent.name}" if source.parent.name in SPLITS else task
     sides: dict[tuple[str, ...], dict[str, Row]] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{source}, line {number}"

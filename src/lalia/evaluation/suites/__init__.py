@@ -13,7 +13,7 @@ from lalia.evaluation.suites.mmau import read_mmau, read_mmau_replies, score_mma
 from lalia.evaluation.suites.sd_eval import read_sd_eval, score_sd_eval
 from lalia.evaluation.suites.superb import METRICS, score_superb
 from lalia.evaluation.suites.voicebench import read_voicebench, read_voicebench_replies, score_voicebench
-from lalia.evaluation.suites.voxeval import read_voxeval, read_voxeval_replies, score_voxeval, spoken_prompt
+from lalia.evaluation.suites.voxeval import read_voxeval, read_voxeval_replies, score_voxeval, shots_of, spoken_prompt
 
 __all__ = [
     "METRICS",
@@ -38,5 +38,6 @@ __all__ = [
     "score_superb",
     "score_voicebench",
     "score_voxeval",
+    "shots_of",
     "spoken_prompt",
 ]

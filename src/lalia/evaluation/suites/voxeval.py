@@ -20,7 +20,7 @@ from lalia.evaluation.scored import Scored
 from lalia.evaluation.suites.choosing import score_choices
 from lalia.evaluation.suites.items import Item
 
-__all__ = ["read_voxeval", "read_voxeval_replies", "score_voxeval", "spoken_prompt"]
+__all__ = ["read_voxeval", "read_voxeval_replies", "score_voxeval", "shots_of", "spoken_prompt"]
 
 _SILENCE = 1.0
 _KEPT = 80.0
@@ -86,14 +86,11 @@ def read_voxeval_replies(folder: str | Path, subjects: Sequence[str] | None = No
     }
 
 
-def spoken_prompt(folder: str | Path, item: Item, *, shots: int | None = None, thought: bool = False) -> Audio:
-    """What a model hears: examples with their answers and then the question, 1 s of silence between any two.
+def shots_of(folder: str | Path, item: Item, *, shots: int | None = None, thought: bool = False) -> list[Path]:
+    """The examples that are heard before a question, each with its answer behind it.
 
-    Of all that, the last 80 s. Recordings at another rate are brought to the question's.
-
-    :param shots: how many examples; 5, or 3 with ``thought``, when not given.
+    :param shots: how many; 5, or 3 with ``thought``, when not given.
     :param thought: whether answers are those with a chain of thought (of three subjects of mathematics).
-    :raises AudioError: a recording is not there, or cannot be used.
     """
     subject, setting = item.group, item.extra["setting"]
     if thought:
@@ -102,12 +99,22 @@ def spoken_prompt(folder: str | Path, item: Item, *, shots: int | None = None, t
         root = Path(folder) / "all_fewshot_examples" / setting / subject.replace("_test", "_val")
     answer = "CoT_answer" if thought else "answer"
     count = (3 if thought else 5) if shots is None else shots
-    files = [root / f"{i:08d}_{part}.mp3" for i in range(count) for part in ("question", answer)]
-    question = Audio.load(item.audio[0]).mono()
+    return [root / f"{i:08d}_{part}.mp3" for i in range(count) for part in ("question", answer)]
+
+
+def spoken_prompt(examples: Sequence[Path], asked: Path) -> Audio:
+    """What a model hears: examples with their answers and then the question, 1 s of silence between any two.
+
+    Of all that, the last 80 s. Recordings at another rate are brought to the question's.
+
+    :param examples: see `shots_of`.
+    :raises AudioError: a recording is not there, or cannot be used.
+    """
+    question = Audio.load(asked).mono()
     rate = question.sample_rate
     silence = torch.zeros(1, 1, round(_SILENCE * rate))
     pieces = []
-    for file in files:
+    for file in examples:
         pieces += [Audio.load(file).mono().to(rate).samples, silence]
     samples = torch.cat([*pieces, question.samples], -1)
     return Audio(samples[..., -round(_KEPT * rate) :], rate)

@@ -11,22 +11,37 @@ What was decided is a table of rows ``wid,start,end,label,turn``, one each 40 ms
 """
 
 from lalia.evaluation.talking_turns.agreement import Agreement, Thresholds, agreement, hard_label, macro_f1
+from lalia.evaluation.talking_turns.deciding import LONGEST_BACKCHANNEL, decided
 from lalia.evaluation.talking_turns.foresight import area_under_curve, areas_under_curve
-from lalia.evaluation.talking_turns.turns import HOP, LABELS, Decision, Judge, judged, read_decisions, read_likelihoods
+from lalia.evaluation.talking_turns.judges import TurnJudge
+from lalia.evaluation.talking_turns.turns import (
+    HOP,
+    LABELS,
+    Decision,
+    Decisions,
+    Likelihoods,
+    read_decisions,
+    read_likelihoods,
+    timed,
+)
 
 __all__ = [
     "HOP",
     "LABELS",
+    "LONGEST_BACKCHANNEL",
     "Agreement",
     "Decision",
-    "Judge",
+    "Decisions",
+    "Likelihoods",
     "Thresholds",
+    "TurnJudge",
     "agreement",
     "area_under_curve",
     "areas_under_curve",
+    "decided",
     "hard_label",
-    "judged",
     "macro_f1",
     "read_decisions",
     "read_likelihoods",
+    "timed",
 ]

@@ -1,10 +1,12 @@
 """How often a judge would have done what a system did."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lalia.evaluation.statistics import Estimate, share
+from lalia.evaluation.statistics import Estimate, bootstrap_many, bootstrap_ratio
 from lalia.evaluation.talking_turns.turns import LABELS, Decisions, Likelihoods, together
 
 __all__ = ["Agreement", "Thresholds", "agreement", "hard_label", "macro_f1"]
@@ -35,25 +37,35 @@ def hard_label(likelihoods: np.ndarray, thresholds: Thresholds = Thresholds()) -
 
 
 def macro_f1(
-    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds()
-) -> dict[str, float]:
+    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds(), seed: int = 0
+) -> dict[str, Estimate]:
     """F1 of each label, the mean of that of the label and that of its absence, and ``overall``, their mean.
 
     What neither happens nor is said has no F1 and no part in the mean, as scikit-learn has it (``average="macro"``).
 
+    :returns: with their bootstrap intervals over dialogues.
     :raises DataError: no 40 ms are judged.
     """
-    rows = [pair for both in together(decisions, likelihoods).values() for pair in both]
-    said = [hard_label(p, thresholds) for _, p in rows]
-    did = [row.label for row, _ in rows]
-    found = {}
-    for label in LABELS:
-        pairs = [(a == label, b == label) for a, b in zip(said, did, strict=True)]
-        wrong = sum(a != b for a, b in pairs)
-        hits = [sum(a == b == side for a, b in pairs) for side in (True, False)]
-        parts = [2 * n / (2 * n + wrong) for n in hits if n or wrong]
-        found[label] = sum(parts) / len(parts)
-    return {"overall": sum(found.values()) / len(found), **found}
+    columns: list[list[float]] = [[] for _ in range(3 * len(LABELS))]
+    for rows in together(decisions, likelihoods).values():
+        said, did = [hard_label(p, thresholds) for _, p in rows], [row.label for row, _ in rows]
+        for n, label in enumerate(LABELS):
+            pairs = [(a == label, b == label) for a, b in zip(said, did, strict=True)]
+            columns[3 * n].append(sum(a and b for a, b in pairs))
+            columns[3 * n + 1].append(sum(not a and not b for a, b in pairs))
+            columns[3 * n + 2].append(sum(a != b for a, b in pairs))
+
+    def means(*drawn: np.ndarray) -> np.ndarray:
+        sums = [x.sum(1) for x in drawn]
+        found = []
+        for n in range(len(LABELS)):
+            hits, wrong = np.stack(sums[3 * n : 3 * n + 2]), sums[3 * n + 2]
+            # Something or its absence always is, so that one of the two is a number.
+            found.append(np.nanmean(2 * hits / (2 * hits + wrong), 0))
+        return np.stack([np.mean(found, 0), *found], 1)
+
+    names = ("overall", *LABELS)
+    return dict(zip(names, bootstrap_many(means, *columns, figures=len(names), seed=seed), strict=True))
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Agreement:
 
 
 def agreement(
-    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds()
+    decisions: Decisions, likelihoods: Likelihoods, *, thresholds: Thresholds = Thresholds(), seed: int = 0
 ) -> dict[str, Agreement]:
     """Five abilities of a system (turn ``A``), by how often the judge agrees with what was decided.
 
@@ -82,12 +94,17 @@ def agreement(
     ``interrupt`` and ``backchannel`` look one step back, the others three, in the same dialogue; the original looks
     from the beginning of one dialogue into the end of the one before.
 
-    :returns: shares with their score intervals; of what never was decided, NaN.
+    :param seed: of the bootstrap over dialogues.
+    :returns: shares with their bootstrap intervals, for the decisions of a dialogue hang together; ``n`` is of
+        decisions. Of what never was decided, and for the interval of what one dialogue alone decides, NaN.
     :raises DataError: no 40 ms are judged.
     """
     t = thresholds
-    votes: dict[str, tuple[list[bool], list[bool]]] = {name: ([], []) for name in _ABILITIES}
+    votes: dict[str, tuple[list[list[bool]], list[list[bool]]]] = {name: ([], []) for name in _ABILITIES}
     for both in together(decisions, likelihoods).values():
+        for done, left in votes.values():
+            done.append([])
+            left.append([])
         labels = [row.label for row, _ in both]
         for k, (row, said) in enumerate(both):
             p = dict(zip(LABELS, said.tolist(), strict=True))
@@ -102,9 +119,17 @@ def agreement(
             ):
                 if not asked or (name != "backchannel" and row.label not in ("C", did)):
                     continue
-                done = row.label == did
-                votes[name][not done].append(would == done)
-    return {name: Agreement(share(done), share(left)) for name, (done, left) in votes.items()}
+                was = row.label == did
+                votes[name][not was][-1].append(would == was)
+    return {name: Agreement(*(_share(v, seed) for v in both_ways)) for name, both_ways in votes.items()}
+
+
+def _share(votes: Sequence[Sequence[bool]], seed: int) -> Estimate:
+    """Of the votes of all dialogues, which are drawn whole."""
+    cast = [v for v in votes if v]
+    found = bootstrap_ratio([float(sum(v)) for v in cast], [float(len(v)) for v in cast], seed=seed)
+    low, high = (found.low, found.high) if len(cast) > 1 else (math.nan, math.nan)
+    return Estimate(found.value, low, high, sum(map(len, cast)))
 
 
 _ABILITIES = ("speak_up", "backchannel", "interrupt", "yield", "handle_interruption")

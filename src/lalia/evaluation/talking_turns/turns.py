@@ -1,24 +1,24 @@
 """What was decided every 40 ms of a dialogue, what a judge says of it, and the files of both."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lalia.audio import Audio
 from lalia.errors import DataError
 
 __all__ = [
+    "FIRST",
     "HOP",
     "LABELS",
     "Decision",
     "Decisions",
-    "Judge",
     "Likelihoods",
-    "judged",
     "read_decisions",
     "read_likelihoods",
+    "time_of",
+    "timed",
     "together",
 ]
 
@@ -28,7 +28,7 @@ LABELS = ("C", "NA", "I", "BC", "T")
 HOP = 0.04
 """Seconds."""
 
-_FIRST = 0.2
+FIRST = 0.2
 """Seconds that the judge has heard before it says anything."""
 
 UNCLEAR = ("BC_1", "BC_2")
@@ -48,9 +48,6 @@ class Decision:
     label: str
     turn: str
 
-
-Judge = Callable[[Audio], np.ndarray]
-"""Likelihoods [T, 5] of a dialogue mixed to mono, in the order of `LABELS`, the first for 0.2 to 0.24 s."""
 
 Decisions = Mapping[str, Sequence[Decision]]
 Likelihoods = Mapping[str, Mapping[float, np.ndarray]]
@@ -91,7 +88,7 @@ def read_likelihoods(path: str | Path) -> dict[str, dict[float, np.ndarray]]:
         key = key.removesuffix(".wav")
         if key in found:
             raise DataError(f"{path}, line {number} has {key!r} a second time. Keep one.")
-        found[key] = _timed(rows, f"{path}, line {number}")
+        found[key] = timed(rows, f"{path}, line {number}")
     return found
 
 
@@ -105,33 +102,27 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
     yield from ((n, line.strip()) for n, line in enumerate(lines, start=1) if line.strip())
 
 
-def _timed(rows: np.ndarray, where: str) -> dict[float, np.ndarray]:
+def timed(rows: np.ndarray, where: str) -> dict[float, np.ndarray]:
+    """Likelihoods [T, 5] by the second at which their 40 ms end.
+
+    :raises DataError: they are something else.
+    """
     if rows.ndim != 2 or rows.shape[1:] != (len(LABELS),) or not np.isfinite(rows).all():
         raise DataError(f"{where} has no {len(LABELS)} finite likelihoods for each 40 ms. Give {', '.join(LABELS)}.")
-    return {_time(_FIRST + (n + 1) * HOP): row for n, row in enumerate(rows)}
+    return {time_of(FIRST + (n + 1) * HOP): row for n, row in enumerate(rows)}
 
 
-def _time(seconds: float) -> float:
+def time_of(seconds: float) -> float:
+    """As files and grids have it."""
     return round(seconds, 2)
-
-
-def judged(dialogues: Mapping[str, Audio], judge: Judge) -> dict[str, dict[float, np.ndarray]]:
-    """What a judge says of dialogues with a side on each channel, which are mixed to mono.
-
-    :raises DataError: it says something else than five likelihoods.
-    """
-    return {
-        key: _timed(np.asarray(judge(audio.mono()), np.float64), f"The judge of {key}")
-        for key, audio in dialogues.items()
-    }
 
 
 def together(decisions: Decisions, likelihoods: Likelihoods) -> dict[str, list[tuple[Decision, np.ndarray]]]:
     """What was decided with what the judge says of the same 40 ms; what only one of them knows is left out."""
     found = {}
-    for key, rows in decisions.items():
+    for key, rows in sorted(decisions.items()):
         said = likelihoods.get(key, {})
-        both = [(row, said[_time(row.end)]) for row in rows if _time(row.end) in said]
+        both = [(row, said[time_of(row.end)]) for row in rows if time_of(row.end) in said]
         if both:
             found[key] = both
     if not found:
