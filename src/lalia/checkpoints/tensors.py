@@ -10,7 +10,10 @@ from torch import Tensor
 
 from lalia.errors import WeightsError
 
-__all__ = ["Tensors", "read_config", "read_tensors", "weight_files"]
+__all__ = ["PICKLED", "Tensors", "read_config", "read_tensors", "weight_files"]
+
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -47,14 +50,17 @@ class Tensors(Mapping[str, Tensor]):
         return len(self._homes)
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, name: str | None = None) -> list[Path]:
     """The safetensors files of a folder in the Hugging Face layout.
 
+    :param name: what to call it in an error.
     :raises WeightsError: there are none.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise WeightsError(f"{folder} has no safetensors file. Give weights as safetensors.")
+        pickled = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLED)
+        only = f", only {pickled[0]}, and a pickle can run code when it is opened" if pickled else ""
+        raise WeightsError(f"{name or folder} has no safetensors file{only}. Give weights as safetensors.")
     return files
 
 

@@ -1,11 +1,11 @@
 """The published judge of turns: Whisper's encoder and two layers on its last frame (ESPnet, pull request 5948).
 
 ``espnet/Turn_taking_prediction_SWBD`` (CC BY 4.0; 1.2 GB, not here) is a folder with ``config.yaml`` and
-``valid.loss.ave.pth``. Every 40 ms it hears what came so far, at most 30 s, and says what comes next. The names of its
-parameters are those of ``espnet2``; they were not checked against the published file.
+``valid.loss.ave.pth``, a pickle, which lalia does not open: whoever trusts it writes its tensors as safetensors. Every
+40 ms it hears what came so far, at most 30 s, and says what comes next. The names of its parameters are those of
+``espnet2``; they were not checked against the published file.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from lalia.audio import Audio
+from lalia.checkpoints.tensors import read_tensors, weight_files
 from lalia.errors import WeightsError
 from lalia.evaluation.talking_turns.turns import FIRST, HOP, LABELS
 from lalia.files import sha256
@@ -48,7 +49,7 @@ _NAMES = {
 class TurnJudge:
     """A judge in a folder, on the CPU in float32.
 
-    :param weights: ``*.pth`` or ``*.safetensors``, with ``config.yaml`` beside it.
+    :param weights: a folder with the weights as safetensors under the names of ``espnet2``, and ``config.yaml``.
     :raises WeightsError: there are none, or they are no such judge.
     """
 
@@ -56,19 +57,14 @@ class TurnJudge:
         folder = Path(weights)
         if not folder.is_dir():
             raise WeightsError(f"{folder} is no folder. Fetch espnet/Turn_taking_prediction_SWBD, and name its place.")
-        files = sorted(p for kind in ("pth", "safetensors") for p in folder.rglob(f"*.{kind}"))
-        if len(files) != 1:
-            raise WeightsError(
-                f"{folder} has {len(files)} files of weights (.pth, .safetensors), not one. Name another."
-            )
-        _check_labels(files[0].with_name("config.yaml"))
-        self.name, self.version = folder.name, sha256(files[0])[:12]
-        tensors = _read(files[0])
+        tensors = read_tensors(folder)
+        _check_labels(folder / "config.yaml")
+        self.name, self.version = folder.name, sha256(weight_files(folder)[0])[:12]
         try:
             self._encoder, self._head = _encoder(tensors), _head(tensors)
         except (KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:120]
-            raise WeightsError(f"{files[0]} is no judge of turns ({reason}). Name ESPnet's.") from None
+            raise WeightsError(f"{folder} is no judge of turns ({reason}). Name ESPnet's.") from None
         self._mel = WhisperMel(self._encoder.conv1.in_channels)
 
     @torch.inference_mode()
@@ -95,22 +91,6 @@ def _check_labels(config: Path) -> None:
     labels = tuple(str(t) for t in tokens or () if t not in _SPECIAL)
     if labels != LABELS:
         raise WeightsError(f"{config} has the labels {', '.join(labels) or 'of nothing'}, not {', '.join(LABELS)}.")
-
-
-def _read(file: Path) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise WeightsError(f"{file} cannot be read ({reason}). Fetch it again.") from None
-    if not isinstance(found, Mapping):
-        raise WeightsError(f"{file} holds a {type(found).__name__}, no parameters. Name ESPnet's judge.")
-    return found
 
 
 def _encoder(tensors: Mapping[str, Tensor]) -> Any:
