@@ -25,6 +25,11 @@ class Branches:
     steps: tuple[int, ...]
     shared: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """N: the steps of the sequence."""
+        return sum(self.steps) - sum(self.shared)
+
     def spans(self) -> list[list[tuple[int, int]]]:
         """Where in the sequence the steps of each row lie, in order, from start to stop; its own are the last span."""
         found: list[list[tuple[int, int]]] = []
@@ -32,7 +37,7 @@ class Branches:
         for steps, shared in zip(self.steps, self.shared, strict=True):
             path, left = [], shared
             for start, stop in found[-1] if shared else ():
-                if left:
+                if left and stop > start:
                     path.append((start, min(stop, start + left)))
                     left -= path[-1][1] - start
             found.append([*path, (place, place + steps - shared)])
