@@ -117,7 +117,7 @@ class CausalLM:
         self._check(model, rows)
         found = [torch.zeros(0)] * len(rows)
         asked = [i for i, row in enumerate(rows) if heads[i] < len(row) - 1]
-        trees = list(_trees(rows, asked, most=_TREE if self._branching else 0))
+        trees = list(_trees(rows, asked, most=_TREE if len(asked) > 1 and self._branching else 0))
         for batch in _batches([tree.size for _, tree in trees]):
             members = [trees[t] for t in batch]
             for i, values in self._score(model, rows, heads, members):
