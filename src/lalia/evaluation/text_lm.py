@@ -145,9 +145,8 @@ class CausalLM:
         for b, (members, tree) in enumerate(trees):
             places[b, : tree.size] = tree.positions()
             for i, shared, spans in zip(members, tree.shared, tree.spans(), strict=True):
-                own = slice(*spans[-1])
                 # The last token is predicted, and predicts nothing.
-                ids[b, own] = torch.tensor(rows[i][shared:-1], dtype=torch.long)[: own.stop - own.start]
+                ids[b, slice(*spans[-1])] = torch.tensor(rows[i][shared:-1], dtype=torch.long)
                 asked.append((b, i, torch.cat([torch.arange(*span) for span in spans])[heads[i] :]))
         told: dict[str, Any] = {"attention_mask": torch.arange(size) < torch.tensor([[t.size] for _, t in trees])}
         if any(len(members) > 1 for members, _ in trees):
