@@ -21,7 +21,7 @@ _CONTEXT_WHERE_UNKNOWN = 2048
 _BATCH_TOKENS = 2048
 """Of each stream, with padding, where rows are padded."""
 
-_CHAIN_STEPS = 512
+_CHAIN_STEPS = 768
 """Of the language model where they are not: enough for its products, and what comes between two stays in the cache."""
 
 
