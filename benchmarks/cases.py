@@ -191,7 +191,7 @@ def _abx(name: str, context: Literal["within", "any"], **options: Any) -> Case:
 def _score(batch: int, *, pairs: bool = False) -> Case:
     return Case(
         "score",
-        f"batch {batch}" + (", prompts shared" if pairs else ""),
+        f"pairs batch {batch}" if pairs else f"batch {batch}",
         "scoring",
         "transformers LlamaForCausalLM, batches in the order of the files, softmax and gather",
         "tokens/s",
