@@ -188,15 +188,15 @@ def _abx(name: str, context: Literal["within", "any"], **options: Any) -> Case:
     )
 
 
-def _score(batch: int) -> Case:
+def _score(batch: int, *, pairs: bool = False) -> Case:
     return Case(
         "score",
-        f"batch {batch}",
+        f"pairs batch {batch}" if pairs else f"batch {batch}",
         "scoring",
         "transformers LlamaForCausalLM, batches in the order of the files, softmax and gather",
         "tokens/s",
         Aim("ratio", 2.0),
-        {"recordings": 128, "batch": batch},
+        {"recordings": 128, "batch": batch, "pairs": pairs},
         {"recordings": 32},
     )
 
@@ -221,6 +221,7 @@ CASES = (
     _score(1),
     _score(16),
     _score(128),
+    _score(16, pairs=True),
     _decode("fp32"),
     _decode("bf16"),
     _decode("int8"),

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +85,55 @@ def test_prompt_and_text_are_the_whole(lm: CausalLM) -> None:
         prompt, text = "the bark of trees"[:at], "the bark of trees"[at:]
         # A boundary inside no token parts the tokens of the whole.
         assert lm.log_prob(text, prompt) + lm.log_prob(prompt) == pytest.approx(whole, abs=1e-4)
+
+
+def shared(folder: Path, prompt: str, texts: list[str], **settings: Any) -> tuple[list[list[float]], int]:
+    """What texts behind one prompt score at once, and the tokens that the model saw."""
+    lm = CausalLM(folder)
+    model, *_ = lm._load()
+    if not settings.get("branching", True):
+        lm.__dict__["_branching"] = False
+    assert lm._branching is settings.get("branching", True)
+    seen = []
+    model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True)
+    return [x.tolist() for x in lm.log_probs(texts, [prompt] * len(texts))], sum(seen)
+
+
+def test_a_prompt_is_read_once(folder: Path) -> None:
+    prompt, texts = "the bark of trees", [" un", " unlike it", " a", " un", "", " unlike a"]
+    found, tokens = shared(folder, prompt, texts)
+    plain, all_tokens = shared(folder, prompt, texts, branching=False)
+    for one, other in zip(found, plain, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert tokens < all_tokens / 2
+
+
+def test_texts_share_nothing_in_a_model_that_cannot(folder: Path, tmp_path: Path) -> None:
+    """A window is the mask's, which a mask of one's own would take the place of."""
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(tmp_path)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=4,
+        initializer_range=0.5,
+    )
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    lm = CausalLM(tmp_path)
+    lm._load()
+    assert not lm._branching
+    texts = [" un", " unlike it"]
+    together = lm.log_probs(texts, ["the bark of trees"] * 2)
+    for text, found in zip(texts, together, strict=True):
+        alone = naive(tmp_path, [START, *tokenizer.tokenize("the bark of trees" + text)])
+        assert found.tolist() == pytest.approx(alone[-len(found) :], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """How likely a text LM finds texts, and what is said after a prompt: of transcripts, and as a topline without sound."""
 
+import inspect
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +13,7 @@ from lalia.checkpoints import fetch
 from lalia.checkpoints.quiet import quiet
 from lalia.errors import ConfigError, DataError, WeightsError
 from lalia.files import sha256
+from lalia.nn.branches import Branches
 
 __all__ = ["CausalLM", "TextLM"]
 
@@ -19,6 +22,13 @@ _SEPARATOR = "<|endoftext|>"
 
 _TOKENS = 1024
 """In a batch with its padding, so that the scores of all words of the vocabulary need not much memory."""
+
+
+_TREE = 256
+"""Tokens of texts that are scored as one, with what they begin with computed once: each looks over all of them."""
+
+_LEAST_SHARED = 8
+"""Tokens that these begin with alike."""
 
 
 class TextLM(Protocol):
@@ -88,6 +98,8 @@ class CausalLM:
     def log_probs(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[Tensor]:
         """The log-probability [T] in nats of each token of each text; a batch gives what each gives, but for rounding.
 
+        What texts of a batch begin with alike, as endings do behind one prompt, is computed once.
+
         :param prompts: one for each text.
         :raises DataError: a text is too long for the model.
         """
@@ -104,9 +116,12 @@ class CausalLM:
             heads.append(sum(end <= len(prompt) for end in ends) if text else len(ids))
         self._check(model, rows)
         found = [torch.zeros(0)] * len(rows)
-        for batch in _batches([len(row) for row in rows]):
-            for i, values in zip(batch, self._score(model, [rows[i] for i in batch]), strict=True):
-                found[i] = values[heads[i] :]
+        asked = [i for i, row in enumerate(rows) if heads[i] < len(row) - 1]
+        trees = list(_trees(rows, asked, most=_TREE if len(asked) > 1 and self._branching else 0))
+        for batch in _batches([tree.size for _, tree in trees]):
+            members = [trees[t] for t in batch]
+            for i, values in self._score(model, rows, heads, members):
+                found[i] = values
         return found
 
     def _check(self, model: Any, rows: Sequence[Sequence[int]]) -> None:
@@ -116,20 +131,62 @@ class CausalLM:
             raise DataError(f"A text has {longest} tokens, and {self.name} reads {most}. Give it in shorter parts.")
 
     @torch.inference_mode()
-    def _score(self, model: Any, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-        """What each token but the first is predicted with."""
-        size = max(map(len, rows))
-        if size == 1:
-            return [torch.zeros(0)] * len(rows)
-        ids = torch.zeros(len(rows), size, dtype=torch.long)
-        seen = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)], seen[i, : len(row)] = torch.tensor(row), 1
-        ids, seen = ids.to(self._device), seen.to(self._device)
-        # Padded behind, which a causal model does not see.
-        logits = model(input_ids=ids, attention_mask=seen, use_cache=False).logits[:, :-1].float()
-        chosen = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(2)
-        return [chosen[i, : len(row) - 1].cpu() for i, row in enumerate(rows)]
+    def _score(
+        self,
+        model: Any,
+        rows: Sequence[Sequence[int]],
+        heads: Sequence[int],
+        trees: Sequence[tuple[Sequence[int], Branches]],
+    ) -> list[tuple[int, Tensor]]:
+        """What each token behind the head is predicted with, by row. A tree is a row of the batch, padded behind."""
+        size = max(tree.size for _, tree in trees)
+        ids, places = (torch.zeros(len(trees), size, dtype=torch.long) for _ in range(2))
+        asked: list[tuple[int, int, Tensor]] = []
+        for b, (members, tree) in enumerate(trees):
+            places[b, : tree.size] = tree.positions()
+            for i, shared, spans in zip(members, tree.shared, tree.spans(), strict=True):
+                # The last token is predicted, and predicts nothing.
+                ids[b, slice(*spans[-1])] = torch.tensor(rows[i][shared:-1], dtype=torch.long)
+                asked.append((b, i, torch.cat([torch.arange(*span) for span in spans])[heads[i] :]))
+        told: dict[str, Any] = {"attention_mask": torch.arange(size) < torch.tensor([[t.size] for _, t in trees])}
+        if any(len(members) > 1 for members, _ in trees):
+            told = {"attention_mask": _mask([tree for _, tree in trees], size), "position_ids": places}
+        # The scores of all words of the vocabulary cost as much as some layers.
+        kept = torch.cat([at for *_, at in asked]).unique()
+        if "logits_to_keep" in inspect.signature(model.forward).parameters:
+            told["logits_to_keep"] = kept
+        else:
+            kept = torch.arange(size)
+        told = {name: value.to(self._device) for name, value in told.items()}
+        logits = model(input_ids=ids.to(self._device), use_cache=False, **told).logits.float()
+        whole = logits.logsumexp(2)
+        found = []
+        for b, i, at in asked:
+            at = torch.searchsorted(kept, at).to(self._device)
+            targets = torch.tensor(rows[i][heads[i] + 1 :], device=self._device)
+            found.append((i, (logits[b, at, targets] - whole[b, at]).cpu()))
+        return found
+
+    @cached_property
+    def _branching(self) -> bool:
+        """Whether the model takes a mask and positions of its own, by which texts share a prompt: as it shows."""
+        model, _, opening = self._load()
+        if (
+            getattr(model.config, "sliding_window", None)
+            or "position_ids" not in inspect.signature(model.forward).parameters
+        ):
+            return False
+        n = model.config.vocab_size
+        trunk = [opening, *(i * 7 % n for i in range(1, 2 * _LEAST_SHARED))]
+        rows = [[*trunk, 1 % n, 2 % n, 3 % n], [*trunk, 2 % n, 3 % n, 1 % n]]
+        told = []
+        try:
+            for most in (0, _TREE):
+                of_row = dict(self._score(model, rows, [0, 0], list(_trees(rows, [0, 1], most=most))))
+                told.append(torch.stack([of_row[0], of_row[1]]))
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            return False
+        return torch.allclose(told[0], told[1], atol=1e-3)
 
     def _load(self) -> tuple[Any, Any, int]:
         if self._parts is None:
@@ -172,6 +229,42 @@ def _opening(tokenizer: Any, start: str | None, name: str) -> int:
         if token in known:
             return int(known[token])
     raise ConfigError(f"{name} does not say which token opens a text. Give it as start.")
+
+
+def _trees(rows: Sequence[Sequence[int]], asked: Sequence[int], *, most: int) -> Iterator[tuple[list[int], Branches]]:
+    """Rows by number, those together that begin alike.
+
+    :param most: tokens of those that are together.
+    """
+    members: list[int] = []
+    steps: list[int] = []
+    shared: list[int] = []
+    for i in sorted(asked, key=lambda i: list(rows[i])):
+        size, alike = len(rows[i]) - 1, 0
+        if members:
+            last = rows[members[-1]]
+            longest = min(len(last) - 1, size)
+            alike = next((t for t in range(longest) if last[t] != rows[i][t]), longest)
+            if alike < _LEAST_SHARED or sum(steps) - sum(shared) + size - alike > most:
+                yield members, Branches(tuple(steps), tuple(shared))
+                members, steps, shared, alike = [], [], [], 0
+        members.append(i)
+        steps.append(size)
+        shared.append(alike)
+    if members:
+        yield members, Branches(tuple(steps), tuple(shared))
+
+
+def _mask(trees: Sequence[Branches], size: int) -> Tensor:
+    """What is added to the scores of attention [B, 1, S, S]: nothing where a token sees another."""
+    seen = torch.eye(size, dtype=torch.bool).repeat(len(trees), 1, 1)
+    for of_tree, tree in zip(seen, trees, strict=True):
+        for spans in tree.spans():
+            *before, (start, stop) = spans
+            for a, b in before:
+                of_tree[start:stop, a:b] = True
+            of_tree[start:stop, start:stop] = torch.ones(stop - start, stop - start, dtype=torch.bool).tril()
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

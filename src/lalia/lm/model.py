@@ -27,7 +27,7 @@ from lalia.nn.transformer import Transformer
 from lalia.streaming import State
 from lalia.streams import Streams, StreamSpec, TokenSequence
 
-__all__ = ["SpeechLM"]
+__all__ = ["SpeechLM", "log_prob_of"]
 
 _PRETRAINED = "text"
 """The stream to which a continued text LM's own vocabulary belongs."""
@@ -291,14 +291,7 @@ class SpeechLM(Configurable, nn.Module):
             [B, K, T] where the stream does not end.
         """
         grid = self.pack(streams)
-        out = {}
-        for stream, nll in self.nll(grid).items():
-            position = grid.positions[stream]
-            b, k, s = (position >= 0).nonzero(as_tuple=True)
-            longest = int(position.max()) + 1 if position.numel() else 0
-            out[stream] = nll.new_zeros((*position.shape[:2], longest))
-            out[stream][b, k, position[b, k, s]] = -nll[b, k, s]
-        return out
+        return log_prob_of(grid, self.nll(grid))
 
     # -- generation ----------------------------------------------------------------------------
 
@@ -390,6 +383,18 @@ class SpeechLM(Configurable, nn.Module):
         if backbone.start_id is not None and backbone.start_id < len(embedding):
             with torch.no_grad():
                 self.start.copy_(embedding[backbone.start_id])
+
+
+def log_prob_of(grid: Grid, nll: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is known of the cells of a grid [B, K, S], in the order of the tokens, as ``SpeechLM.log_prob`` gives it."""
+    out = {}
+    for stream, of_cells in nll.items():
+        position = grid.positions[stream]
+        b, k, s = (position >= 0).nonzero(as_tuple=True)
+        longest = int(position.max()) + 1 if position.numel() else 0
+        out[stream] = of_cells.new_zeros((*position.shape[:2], longest))
+        out[stream][b, k, position[b, k, s]] = -of_cells[b, k, s]
+    return out
 
 
 def _key(stream: str) -> str:

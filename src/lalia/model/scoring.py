@@ -1,14 +1,16 @@
 """How likely a language model finds a recording, of any length."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from lalia.errors import ConfigError, LayoutError
+from lalia.layouts import Grid
 from lalia.lm import HF, SpeechLM
+from lalia.lm.rows import columns_of, log_prob_of_rows, one_after_another, shared_steps
 from lalia.recipe import Recipe
 from lalia.streams import Streams, StreamSpec, TokenSequence, pad_batch
 
@@ -17,7 +19,10 @@ __all__ = ["Scores", "context_of", "judge_of", "score", "score_rows", "times_of_
 _CONTEXT_WHERE_UNKNOWN = 2048
 
 _BATCH_TOKENS = 2048
-"""Of each stream, with padding: more at once is no faster on a CPU."""
+"""Of each stream, with padding, where rows are padded."""
+
+_CHAIN_STEPS = 768
+"""Of the language model where they are not: enough for its products, and what comes between two stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def score(lm: SpeechLM, streams: Streams, *, specs: Mapping[str, StreamSpec], co
     """
     whole = {name: tokens.row(0) for name, tokens in streams.items()}
     bare = _bare(whole, specs)
-    n, window = _length(whole), _window(lm, bare, context)
+    n, window = _length(whole), _window(lm, bare, lm.pack(bare).num_steps, context)
     if n > window and len({int(t.lengths[0]) for t in whole.values()} - {0}) > 1:
         sizes = ", ".join(f"{int(t.lengths[0])} of {name!r}" for name, t in whole.items())
         raise LayoutError(f"{sizes} tokens do not fit the context together, nor come in step. Score shorter pieces.")
@@ -114,43 +119,80 @@ def score(lm: SpeechLM, streams: Streams, *, specs: Mapping[str, StreamSpec], co
 
 
 def score_rows(lm: SpeechLM, rows: Sequence[Streams], *, specs: Mapping[str, StreamSpec]) -> list[Scores]:
-    """The same of several rows: those that are about as long at once, those that are longer than the context alone.
+    """The same of several rows at once: of those that begin alike, the beginning once; those that are longer than the
+    context alone.
 
     Whatever stands in a batch with a row changes its log-probabilities by rounding alone, up to some 1e-5 nats each.
     """
     bare = [_bare({name: tokens.row(0) for name, tokens in streams.items()}, specs) for streams in rows]
+    grids = [lm.pack(streams) for streams in bare]
     found: dict[int, Scores] = {}
-    batch: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: _length(bare[i])):
-        if _length(bare[i]) > _window(lm, bare[i], None):
+    short = []
+    for i, grid in enumerate(grids):
+        if _length(bare[i]) > _window(lm, bare[i], grid.num_steps, None):
             found[i] = score(lm, rows[i], specs=specs)
-            continue
-        if batch and (len(batch) + 1) * _length(bare[i]) > _BATCH_TOKENS:
-            found |= _score_batch(lm, rows, bare, batch, specs)
-            batch = []
-        batch.append(i)
-    if batch:
-        found |= _score_batch(lm, rows, bare, batch, specs)
+        else:
+            short.append(i)
+    chains = one_after_another(lm, [grids[i].num_steps for i in short])
+    for batch, log_probs in _chains(lm, grids, short) if chains else _padded(lm, bare, short):
+        for i, log_prob in zip(batch, log_probs, strict=True):
+            end, own = 0.0, {}
+            for name, tokens in bare[i].items():
+                size = int(tokens.lengths[0])
+                own[name] = log_prob[name][0, :, :size].double().cpu()
+                end = float(log_prob[name][0, 0, size]) if log_prob[name].shape[2] > size else end
+            found[i] = _scores(own, {name: tokens.row(0) for name, tokens in rows[i].items()}, specs, end)
     return [found[i] for i in range(len(rows))]
 
 
-def _score_batch(
-    lm: SpeechLM,
-    rows: Sequence[Streams],
-    bare: Sequence[Streams],
-    batch: Sequence[int],
-    specs: Mapping[str, StreamSpec],
-) -> dict[int, Scores]:
-    log_prob = lm.log_prob({name: pad_batch([bare[i][name] for i in batch]) for name in bare[batch[0]]})
-    found = {}
-    for b, i in enumerate(batch):
-        end, own = 0.0, {}
-        for name, tokens in bare[i].items():
-            size = int(tokens.lengths[0])
-            own[name] = log_prob[name][b, :, :size].double().cpu()
-            end = float(log_prob[name][b, 0, size]) if log_prob[name].shape[2] > size else end
-        found[i] = _scores(own, {name: tokens.row(0) for name, tokens in rows[i].items()}, specs, end)
-    return found
+_Batches = Iterator[tuple[Sequence[int], Sequence[Mapping[str, Tensor]]]]
+"""Rows by number, and the log-probabilities [1, K, T] of each by stream."""
+
+
+def _chains(lm: SpeechLM, grids: Sequence[Grid], rows: Sequence[int]) -> _Batches:
+    """Rows as one sequence without padding, in an order in which those that begin alike follow one another."""
+    columns = {i: columns_of(grids[i]) for i in rows}
+    same: dict[object, list[int]] = {}
+    for i in rows:
+        same.setdefault(i if columns[i] is None else tuple(columns[i] or ()), []).append(i)
+    batch: list[list[int]] = []
+    shared: list[int] = []
+    steps = 0
+
+    def done() -> tuple[Sequence[int], Sequence[Mapping[str, Tensor]]]:
+        found = log_prob_of_rows(lm, [grids[of[0]] for of in batch], shared)
+        return [i for of in batch for i in of], [
+            log_prob for of, log_prob in zip(batch, found, strict=True) for _ in of
+        ]
+
+    for of in sorted(same.values(), key=lambda of: columns[of[0]] or []):
+        size = grids[of[0]].num_steps
+        alike = shared_steps(columns[batch[-1][0]], columns[of[0]]) if batch else 0
+        if batch and steps + size - alike > _CHAIN_STEPS:
+            yield done()
+            batch, shared, steps, alike = [], [], 0, 0
+        batch.append(of)
+        shared.append(alike)
+        steps += size - alike
+    if batch:
+        yield done()
+
+
+def _padded(lm: SpeechLM, bare: Sequence[Streams], rows: Sequence[int]) -> _Batches:
+    """Rows that are about as long, padded to the longest."""
+    batch: list[int] = []
+
+    def done() -> tuple[Sequence[int], Sequence[Mapping[str, Tensor]]]:
+        log_prob = lm.log_prob({name: pad_batch([bare[i][name] for i in batch]) for name in bare[batch[0]]})
+        return batch, [{name: found[b : b + 1] for name, found in log_prob.items()} for b in range(len(batch))]
+
+    for i in sorted(rows, key=lambda i: _length(bare[i])):
+        if batch and (len(batch) + 1) * _length(bare[i]) > _BATCH_TOKENS:
+            yield done()
+            batch = []
+        batch.append(i)
+    if batch:
+        yield done()
 
 
 def _bare(whole: Streams, specs: Mapping[str, StreamSpec]) -> Streams:
@@ -164,11 +206,14 @@ def _length(streams: Streams) -> int:
     return max(int(tokens.lengths[0]) for tokens in streams.values())
 
 
-def _window(lm: SpeechLM, streams: Streams, context: int | None) -> int:
-    """Tokens of each stream that fit the context: a layout may take a step for each codebook, or several at once."""
+def _window(lm: SpeechLM, streams: Streams, steps: int, context: int | None) -> int:
+    """Tokens of each stream that fit the context: a layout may take a step for each codebook, or several at once.
+
+    :param steps: that all of them take.
+    """
     n = max(_length(streams), 1)
     # The start of the sequence has a step in the grid, its end has one behind it.
-    steps, room = lm.pack(streams).num_steps - 1, (context or context_of(lm)) - 2
+    steps, room = steps - 1, (context or context_of(lm)) - 2
     return n if steps <= room else max(room * n // steps, 2)
 
 

@@ -99,7 +99,8 @@ class FeedForward(nn.Module):
         match self.activation:
             case "swiglu":
                 gate, value = x.chunk(2, dim=-1)
-                x = F.silu(gate) * value
+                # Its own memory again, where no gradient asks for what was there: of many steps that is the cache.
+                x = F.silu(gate) * value if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(value)
             case "geglu":
                 gate, value = x.chunk(2, dim=-1)
                 x = F.gelu(gate, approximate="tanh") * value
@@ -125,5 +126,10 @@ class Block(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, table: Table | None, view: View) -> Tensor:
-        x = x + drop(self, self.attention(self.attention_norm(x), table, view, self.layer), self.dropout)
-        return x + drop(self, self.feed_forward(self.feed_forward_norm(x)), self.dropout)
+        x = _plus(x, drop(self, self.attention(self.attention_norm(x), table, view, self.layer), self.dropout))
+        return _plus(x, drop(self, self.feed_forward(self.feed_forward_norm(x)), self.dropout))
+
+
+def _plus(x: Tensor, made: Tensor) -> Tensor:
+    """The sum, in the memory of what was just made where that may be."""
+    return x + made if torch.is_grad_enabled() or made.dtype != x.dtype else made.add_(x)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lalia.config import Configurable
 from lalia.errors import ConfigError
+from lalia.nn.branches import Branches, BranchView
 from lalia.nn.kernels import whole_turn
 from lalia.nn.kv import KVState, KVView, RowsView, View
 from lalia.nn.layers import INIT_STD, Block, Table, norm_of
@@ -172,6 +173,7 @@ class Transformer(Configurable, nn.Module):
         state: KVState | RowStates | None = None,
         *,
         prefix: Tensor | None = None,
+        branches: Branches | None = None,
     ) -> Tensor:
         """Hidden states of the steps.
 
@@ -181,11 +183,15 @@ class Transformer(Configurable, nn.Module):
         :param state: keys and values so far, updated in place, of all rows or of each by itself; None for a whole
             sequence.
         :param prefix: [B] first steps of each row that all its steps see, with the mask ``prefix``.
+        :param branches: the rows that x [1, N, D] is made of, of whole sequences; with the mask ``causal``, and no row
+            longer than the window.
         :returns: [B, S, D].
         :raises ConfigError: more steps than there are learned positions; or a state, and steps that see what
             comes after this pass.
         """
-        view, moved = self._view(x, lengths, state, prefix)
+        view, moved = (
+            self._view(x, lengths, state, prefix) if branches is None else (BranchView(branches, x.device), None)
+        )
         x, table = self._place(x, view, view.stop if moved is None else int(moved.max()))
         for layer in self.layers:
             x = layer(x, table, view)

@@ -104,7 +104,8 @@ def _read(bench: "Bench", lm: "TextLM", pairs: Sequence[Pair], place: Path | Non
         side: [(p.prompt_text or "", _after(p.prompt_text, getattr(p, f"{side}_text"))) for p in pairs]
         for side in ("positive", "negative")
     }
-    told = _log_probs(bench, lm, [t for side in texts.values() for t in side], place)
+    # Pair by pair: what is behind one prompt is cheap together.
+    told = _log_probs(bench, lm, [t for both in zip(*texts.values(), strict=True) for t in both], place)
     return {
         p: (_member(told.get(texts["positive"][i])), _member(told.get(texts["negative"][i])))
         for i, p in enumerate(pairs)
