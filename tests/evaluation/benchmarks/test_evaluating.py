@@ -11,7 +11,7 @@ from lalia.errors import ConfigError
 from lalia.evaluation.benchmarks import evaluate, find, goals, table
 from lalia.evaluation.benchmarks.report import verdict
 
-LIKELY = {"mini-words", "mini-grammar", "mini-stories", "mini-acoustics", "mini-phones"}
+LIKELY = {"mini-words", "mini-grammar", "mini-stories", "mini-acoustics", "mini-phones", "bit-rate"}
 ALL = [benchmark.name for benchmark in find([]) if benchmark.name not in LIKELY]
 """What is measured where nothing is named, of a model that is talked to."""
 

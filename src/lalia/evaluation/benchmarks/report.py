@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["table", "verdict"]
 
-_DIGITS = {"ms": 0, "MB": 0, "ms/turn": 1, "MB/turn": 2, "MOS": 2, "ratio": 2, "bit/s": 0, "perplexity": 0}
+_DIGITS = {"ms": 0, "ms/s": 1, "MB": 0, "ms/turn": 1, "MB/turn": 2, "MOS": 2, "ratio": 2, "bit/s": 0, "perplexity": 0}
 
 
 def table(result: Mapping[str, Any]) -> str:

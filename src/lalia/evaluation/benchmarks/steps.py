@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 from lalia.errors import ConfigError, LaliaError
-from lalia.evaluation.benchmarks.base import Found
+from lalia.evaluation.benchmarks.base import PARTS, Found, Part
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class InSteps(ABC):
 
     name: str
     about: str
+    parts: tuple[Part, ...] = PARTS
 
     @abstractmethod
     def check(self, model: Any) -> None: ...
