@@ -98,6 +98,7 @@ def _run(
     from lalia.evaluation.benchmarks.phones import Phones
     from lalia.evaluation.comparison import Subject
     from lalia.evaluation.comparison import compare as run
+    from lalia.model import find as find_model
 
     if not models:
         raise ConfigError("No model was named. Name one or more, or --from a folder of results.")
@@ -106,7 +107,7 @@ def _run(
     recordings = None if data is None else discover([data])
     with progress("Comparing") as report:
         return run(
-            [Subject(name, measured(name, device, dtype), identity_of(name)) for name in models],
+            [Subject(name, measured(name, device, dtype), identity_of(name), find_model(name)) for name in models],
             [next((o for o in own if o.name == b.name), b) for b in named],
             folder,
             judges=judges(folder / "heard"),

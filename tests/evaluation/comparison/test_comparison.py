@@ -75,6 +75,8 @@ class Setting:
 
     def __init__(self, tiny: Path, corpus: Path, phones: Path, folder: Path) -> None:
         self.folder, self.loaded = folder, list[str]()
+        two = folder.parent / "two"
+        other(tiny).save(two)
         files = sorted(corpus.glob("*/*-2.wav"))[:6]
         self.data = Manifest(Utterance(f.stem, f, duration=3.0, text="aa bb cc dd ee") for f in files)
         self.judges = Judges()
@@ -83,8 +85,8 @@ class Setting:
         own = (Phones(phones), Continuations((None,), 0.5, 1.0, 2), Speed(1.0, 0.5))
         self.benchmarks: list[Benchmark] = [next((o for o in own if o.name == b.name), b) for b in find(NAMES)]
         self.subjects = [
-            Subject("one", lambda: self.load("one", lambda: load(tiny)), "1" * 64),
-            Subject("<two>", lambda: self.load("<two>", lambda: other(tiny)), "2" * 64),
+            Subject("one", lambda: self.load("one", lambda: load(tiny)), "1" * 64, tiny),
+            Subject("<two>", lambda: self.load("<two>", lambda: load(two)), "2" * 64, two),
             Subject("codec", lambda: self.load("codec", codec), None),
         ]
 

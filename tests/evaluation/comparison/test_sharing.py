@@ -19,46 +19,54 @@ from lalia.tokenizers import Codec
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def changed(tiny: Path, change: Callable[[Model], None]) -> set[str]:
-    """The parts that are others after a change."""
-    before, model = identities(load(tiny)), load(tiny)
-    change(model)
-    after = identities(model)
-    return {part for part in PARTS if before[part] != after[part]}
+@pytest.fixture
+def changed(tiny: Path, tmp_path: Path) -> Callable[..., set[str]]:
+    """``changed(change, **fields)``: the parts that are others where tensors and fields of the recipe are."""
+
+    def run(change: Callable[[Model], None] = lambda model: None, **fields: Any) -> set[str]:
+        model = load(tiny)
+        change(model)
+        model.save(tmp_path / "other")
+        model.recipe = replace(model.recipe, stages=(), **fields)
+        one, other = identities(load(tiny), tiny), identities(model, tmp_path / "other")
+        return {part for part in PARTS if one[part] != other[part]}
+
+    return run
 
 
-@torch.no_grad()
-def test_a_tensor_changes_its_own_part(tiny: Path) -> None:
+def test_a_tensor_changes_its_own_part(changed: Any) -> None:
+    @torch.no_grad()
     def louder(module: Any) -> None:
         next(module.parameters()).add_(0.01)
 
-    assert changed(tiny, lambda model: None) == set()
-    assert changed(tiny, lambda model: louder(model.lms)) == {"lm"}
-    assert changed(tiny, lambda model: louder(model.vocoder)) == {"vocoder"}
-    assert changed(tiny, lambda model: next(iter(model.learned["units"].values())).mul_(2)) == {"tokenizer"}
+    assert changed() == set()
+    assert changed(lambda model: louder(model.lms)) == {"lm"}
+    assert changed(lambda model: louder(model.vocoder)) == {"vocoder"}
+    assert changed(lambda model: next(iter(model.learned["units"].values())).add_(1)) == {"tokenizer"}
 
 
-def test_a_setting_changes_its_own_part(tiny: Path) -> None:
-    def of(**changes: Any) -> Callable[[Model], None]:
-        def change(model: Model) -> None:
-            model.recipe = replace(model.recipe, stages=(), **changes)
-
-        return change
-
+def test_a_setting_changes_its_own_part(changed: Any, tiny: Path) -> None:
     recipe = load(tiny).recipe
-    units = recipe.streams["units"]
-    assert changed(tiny, of(name="other")) == set()
-    finer = {"units": replace(units, tokenizer=replace(units.tokenizer, layer=1))}  # type: ignore[type-var]
-    assert changed(tiny, of(streams=finer)) == {"tokenizer"}
-    assert changed(tiny, of(vocoder=None)) >= {"vocoder"}
+    units, lm = recipe.streams["units"], recipe.lms["ulm"]
+    assert changed(name="other") == set()
+    finer = replace(units, tokenizer=replace(units.tokenizer, layer=1))  # type: ignore[call-arg]
+    assert changed(streams={"units": finer}) == {"tokenizer"}
+    wider = replace(lm.backbone, rope_theta=5.0)  # type: ignore[call-arg]
+    assert changed(lms={"ulm": replace(lm, backbone=wider)}) == {"lm"}
+    assert changed(vocoder=replace(recipe.vocoder, num_layers=7)) == {"vocoder"}  # type: ignore[type-var, call-arg]
+
+
+def test_weights_of_which_nothing_is_known_are_shared_with_none(tiny: Path, tmp_path: Path) -> None:
+    assert identities(load(tiny), None) == identities(load(tiny), tmp_path) == {}
+    assert same_parts(BENCHMARKS["bit-rate"], {}, [{}]) is None
 
 
 def test_a_codec_alone_is_like_itself_alone() -> None:
     one, same, other = (Alone(Codec.Config(16_000).tiny().build()) for _ in range(3))
     with torch.no_grad():
         next(other.tokenizer_alone.parameters()).add_(0.01)
-    assert identities(one) == identities(same)
-    assert all(identities(one)[part] != identities(other)[part] for part in PARTS)
+    assert identities(one, None) == identities(same, None)
+    assert all(identities(one, None)[part] != identities(other, None)[part] for part in PARTS)
 
 
 @pytest.mark.parametrize(

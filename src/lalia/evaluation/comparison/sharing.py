@@ -3,36 +3,43 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lalia.config import to_dict
 from lalia.evaluation.benchmarks.base import PARTS, Benchmark, Part, parts_asked
 from lalia.evaluation.comparison.parts import spoken_streams
+from lalia.store import DESCRIPTION, read_weights
 
 __all__ = ["identities", "same_parts"]
 
 
-def identities(model: Any) -> dict[Part, str]:
+def identities(model: Any, folder: Path | None) -> dict[Part, str]:
     """SHA-256 of the configuration and the tensors of each part of a model, or of a tokenizer alone (128 bits).
 
-    Streams go by their names: models that call them otherwise have other parts.
+    Weights are those of the folder, for in memory they may be in another form. Streams go by their names: models that
+    call them otherwise have other parts.
 
-    :param model: has a ``recipe`` and its parts; or is `Alone`, with a ``recipe`` of None.
+    :param model: has a ``recipe``; or is `Alone`, with a ``recipe`` of None.
+    :param folder: that lalia wrote.
+    :returns: nothing where weights are not known by their part.
     """
     if model.recipe is None:
         tokenizer = model.tokenizer_alone
-        whole = _digest(["alone", to_dict(tokenizer.config), tokenizer.identity])
-        return dict.fromkeys(PARTS, whole)
-    recipe = model.recipe
-    heard = [recipe.speech_stream, spoken_streams(recipe), to_dict(dict(recipe.streams)), model.identities]
-    learned = {f"{s}.{n}": t for s, tensors in model.learned.items() for n, t in tensors.items()}
+        return dict.fromkeys(PARTS, _digest(["alone", to_dict(tokenizer.config), tokenizer.identity], {}))
+    if folder is None or not (folder / DESCRIPTION).is_file():
+        return {}
+    recipe, tensors = model.recipe, read_weights(folder)
+    sound = {name: to_dict(s) for name, s in recipe.streams.items() if s.sample_rate is not None}
+    known = {name: identity for name, identity in model.identities.items() if name in sound}
+    heard = [recipe.speech_stream, list(spoken_streams(recipe)), sound, known]
     return {
-        "tokenizer": _digest(heard, learned),
-        "lm": _digest(to_dict(dict(recipe.lms)), _tensors(model.lms)),
-        "vocoder": _digest(to_dict(recipe.vocoder), _tensors(model.vocoder)),
+        "tokenizer": _digest(heard, _under(tensors, *(f"tokenizers.{name}." for name in sound))),
+        "lm": _digest(to_dict(dict(recipe.lms)), _under(tensors, "lms.")),
+        "vocoder": _digest(to_dict(recipe.vocoder), _under(tensors, "vocoder.")),
     }
 
 
@@ -40,20 +47,22 @@ def same_parts(benchmark: Benchmark, one: Mapping[str, str], others: Sequence[Ma
     """The number of the first of other models that has all parts alike on which the answers to a benchmark hang.
 
     None where there is none, and where they hang on all of the model: its parts are not all that it is.
+
+    :param one: as `identities` gives them; and so the others.
     """
     parts = parts_asked(benchmark)
-    if set(parts) == set(PARTS):
+    if not one or set(parts) == set(PARTS):
         return None
-    return next((i for i, other in enumerate(others) if all(one[p] == other[p] for p in parts)), None)
+    return next((i for i, other in enumerate(others) if all(one[p] == other.get(p) for p in parts)), None)
 
 
-def _tensors(part: Any) -> dict[str, Tensor]:
-    return {n: t for n, t in part.state_dict().items() if isinstance(t, Tensor)} if isinstance(part, nn.Module) else {}
+def _under(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    return {name: t for name, t in tensors.items() if name.startswith(prefixes)}
 
 
-def _digest(config: Any, tensors: Mapping[str, Tensor] | None = None) -> str:
+def _digest(config: Any, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode())
-    for name, t in sorted((tensors or {}).items()):
+    for name, t in sorted(tensors.items()):
         digest.update(f"\n{name} {t.dtype} {list(t.shape)} ".encode())
-        digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(t.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]

@@ -38,11 +38,13 @@ class Subject:
     :param name: of its own among those compared.
     :param load: gives a model with its ``recipe``, or an `Alone`; called where there is work to do.
     :param identity: of its weights.
+    :param folder: that it is loaded from, by which parts are known that other models have too.
     """
 
     name: str
     load: Callable[[], Any]
     identity: str | None = None
+    folder: Path | None = None
 
     @cached_property
     def model(self) -> Any:
@@ -122,7 +124,7 @@ def compare(
     for subject in subjects:
         own = place / file_name(subject.name)
         kept = Kept(own / _RESULTS, {"model": {"name": subject.name, "identity": subject.identity}})
-        _keep(kept, _PARTS, lambda subject=subject: _described(subject.model))  # type: ignore[misc]
+        _keep(kept, _PARTS, lambda subject=subject: _described(subject))  # type: ignore[misc]
         if _PARTS.id not in kept.answers:
             continue  # one that cannot be loaded keeps none beside it from its work
         parts = kept.answers[_PARTS.id]["identities"]
@@ -179,8 +181,9 @@ def _keep(kept: Kept, item: Item, find: Callable[[], Answer]) -> None:
             kept.add(item, failure=str(error))
 
 
-def _described(model: Any) -> Answer:
-    return {"parts": parts_of(model), "identities": identities(model), "environment": environment()}
+def _described(subject: Subject) -> Answer:
+    model = subject.model
+    return {"parts": parts_of(model), "identities": identities(model, subject.folder), "environment": environment()}
 
 
 def _evaluated(plain: Bench, subject: Subject, benchmark: Benchmark, folder: Path) -> Answer:
