@@ -76,7 +76,8 @@ class Kept:
     answers: dict[str, Answer] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     """Why an item has no answer."""
-    _identities: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
+    """Of the items that have an answer, or a reason why not."""
 
     def __post_init__(self) -> None:
         self.header = {"format": FORMAT, **json.loads(json.dumps(self.header))}
@@ -102,7 +103,7 @@ class Kept:
 
     def missing(self, items: list[Item]) -> list[Item]:
         """Those that have neither an answer nor a reason why not."""
-        return [i for i in items if self._identities.get(i.id) != i.identity]
+        return [i for i in items if self.identities.get(i.id) != i.identity]
 
     def add(self, item: Item, answer: Answer | None = None, *, failure: str | None = None) -> None:
         """Keep an answer, or why there is none."""
@@ -115,7 +116,7 @@ class Kept:
     def _take(self, line: Mapping[str, Any]) -> None:
         self.answers.pop(line["id"], None)
         self.failed.pop(line["id"], None)
-        self._identities[line["id"]] = line["of"]
+        self.identities[line["id"]] = line["of"]
         if line.get("failure") is None:
             self.answers[line["id"]] = line["answer"]
         else:

@@ -22,7 +22,7 @@ from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.comparison.parts import parts_of
 from lalia.evaluation.comparison.sharing import identities, same_parts
 from lalia.evaluation.folders import file_name, make_folder
-from lalia.evaluation.results import FORMAT, data_identity, environment, finite, save_result
+from lalia.evaluation.results import FORMAT, code_identity, data_identity, environment, finite, save_result
 
 __all__ = ["Subject", "compare", "gather"]
 
@@ -124,13 +124,14 @@ def compare(
     for subject in subjects:
         own = place / file_name(subject.name)
         kept = Kept(own / _RESULTS, {"model": {"name": subject.name, "identity": subject.identity}})
-        _keep(kept, _PARTS, lambda subject=subject: _described(subject))  # type: ignore[misc]
+        if not _known(kept, _PARTS):
+            _keep(kept, _PARTS, lambda subject=subject: _described(subject))  # type: ignore[misc]
         if _PARTS.id not in kept.answers:
             continue  # one that cannot be loaded keeps none beside it from its work
         parts = kept.answers[_PARTS.id]["identities"]
         for benchmark in benchmarks:
             item = asked[benchmark.name]
-            if _has(kept, item):
+            if _known(kept, item):
                 continue
             done = [(name, p, k) for name, p, k in before if _has(k, item)]
             if (same := same_parts(benchmark, parts, [p for _, p, _ in done])) is not None:
@@ -170,12 +171,24 @@ def _has(kept: Kept, item: Item) -> bool:
     return item.id in kept.answers and not kept.missing([item])
 
 
+def _refused(item: Item) -> Item:
+    """An item that a model cannot answer, by the code that found it out; another may find otherwise."""
+    return Item(item.id, {}, f"{item.identity} {code_identity()}")
+
+
+def _known(kept: Kept, item: Item) -> bool:
+    """Whether there is an answer, or none for a reason that will not go away."""
+    return _has(kept, item) or (item.id in kept.failed and not kept.missing([_refused(item)]))
+
+
 def _keep(kept: Kept, item: Item, find: Callable[[], Answer]) -> None:
-    """Find what is not there, or keep why it cannot be found, which is tried again: something may be installed then."""
-    if _has(kept, item):
-        return
+    """Find an answer, or keep why there is none; where something is missing that may be there another time, it is
+    tried again then.
+    """
     try:
         kept.add(item, find())
+    except (ConfigError, DataError) as error:
+        kept.add(_refused(item), failure=str(error))
     except LaliaError as error:
         if kept.missing([item]) or kept.failed.get(item.id) != str(error):
             kept.add(item, failure=str(error))
@@ -224,7 +237,7 @@ def gather(folder: str | Path) -> dict[str, Any]:
         if _PARTS.id not in kept.answers:
             missing[name] = kept.failed.get(_PARTS.id, "the run was stopped before it")
             continue
-        there = [item.id for item in asked if not kept.missing([item])]
+        there = [i.id for i in asked if kept.identities.get(i.id, "").partition(" ")[0] == i.identity]
         models.append(
             {
                 "name": name,
