@@ -12,7 +12,7 @@
 #   vocoder    trains the vocoder (hours)
 #   lm         trains the language model (an hour or more)
 #   export     the best of both as one model
-#   evaluate   on held-out speakers; see runs/evaluate-mini-gslm.sh
+#   evaluate   on held-out speakers
 # Each stage goes on where it was stopped and skips what is done, so the same command can be given again.
 #
 # Options:
@@ -142,7 +142,7 @@ stage_export() {
 stage_evaluate() {
     lalia continue examples/prompt.flac -o "$work/continuation.wav" --model "$output" --seconds 10 --seed 0
     lalia resynthesize examples/prompt.flac -o "$work/resynthesis.wav" --tokenizer "$output"
-    PYTHON=$python runs/evaluate-mini-gslm.sh "$output" "$work/test.jsonl" "$work/evaluation.json"
+    lalia eval "$output" resynthesis speech-pairs --data "$work/test.jsonl" -o "$work/evaluation.json"
     echo "Listen to $work/continuation.wav and $work/resynthesis.wav; what was measured: $work/evaluation.json" >&2
 }
 

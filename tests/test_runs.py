@@ -171,7 +171,7 @@ def test_every_stage_asks_for_what_exists(bench: Bench, quick: bool) -> None:
     calls = bench.calls()
     assert [c[1] if c[0] == "lalia" else c[0] for c in calls] == [
         *("fetch", "materials.py", "speak.py", "speak.py", "manifests.py", "fit-units"),
-        *("tokenize", "tokenize", "train", "train", "export.py", "continue", "resynthesize", "-"),
+        *("tokenize", "tokenize", "train", "train", "export.py", "continue", "resynthesize", "eval"),
     ]
     work = str(bench.folder / ("my work-quick" if quick else "my work"))
     for call in calls:
@@ -179,8 +179,9 @@ def test_every_stage_asks_for_what_exists(bench: Bench, quick: bool) -> None:
             # Read as lalia would, values and all.
             context = command(call[1]).make_context(call[1], call[2:])
             check_settings(list(context.params.get("settings") or ()))
-    # The evaluation is a program on standard input, about the model that was exported.
-    assert calls[-1] == ["-", str(bench.folder / "model"), f"{work}/test.jsonl", f"{work}/evaluation.json"]
+    # The evaluation is of the model that was exported.
+    assert calls[-1][2] == str(bench.folder / "model")
+    assert calls[-1][-4:] == ["--data", f"{work}/test.jsonl", "-o", f"{work}/evaluation.json"]
     manifests = next(c for c in calls if c[0] == "manifests.py")
     assert manifests[1:3] == ["--librispeech", str(bench.folder / "speech")]
     assert all(str(bench.folder) in c[c.index("-o") + 1] for c in calls if "-o" in c)

@@ -22,7 +22,7 @@ class Resynthesizer:
     def __init__(self, codec: Codec, num_codebooks: int) -> None:
         self.codec, self.num_codebooks = codec, num_codebooks
 
-    def resynthesize(self, audio: Audio, *, voice: int | str | None = None) -> Audio:
+    def resynthesize(self, audio: Audio) -> Audio:
         codes = self.codec.encode(audio)
         return self.codec.decode(replace(codes, values=codes.values[:, : self.num_codebooks]))
 
@@ -47,7 +47,13 @@ def main(source: str, data: str, out: str) -> None:
     result = {}
     for books in (codec.config.books, 8, 4):
         used = Resynthesizer(codec, books)
-        made = evaluate_resynthesis(used, utterances, judge=judge, second=second, normalizer=WhisperEnglish())
+        made = evaluate_resynthesis(
+            lambda _, audio, used=used: used.resynthesize(audio),
+            utterances,
+            judge=judge,
+            second=second,
+            normalizer=WhisperEnglish(),
+        )
         made["bits_per_second"] = codec.spec.frame_rate * books * (codec.config.quantizer.num_codes - 1).bit_length()
         made["mel_distance"] = mel_distance(used, sounds)
         result[str(books)] = made

@@ -6,11 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from lalia.cli.console import progress, show, tell
-from lalia.cli.options import Device, Dtype, Json, Seed, load_model
+from lalia.cli.judging import identity_of, judges, measured
+from lalia.cli.options import Device, Dtype, Json, Seed
 
 __all__ = ["compare"]
 
-_USUAL = ("mini-words", "mini-grammar", "mini-stories")
+_USUAL = (
+    "resynthesis",
+    "mini-phones",
+    "bit-rate",
+    "continuations",
+    "speed",
+    "mini-words",
+    "mini-grammar",
+    "mini-stories",
+)
 """The benchmarks that are meant where none is named."""
 
 
@@ -29,12 +39,13 @@ def compare(
         typer.Option(
             "--benchmarks",
             metavar="NAME",
-            help="Work to do, named again and again: resynthesis, units, bit-rate, continuation, speed, and what "
-            "lalia eval has; the first five, mini-words, mini-grammar and mini-stories by default.",
+            help="Any that lalia eval has, named again and again; by default resynthesis, mini-phones, bit-rate, "
+            "continuations, speed, mini-words, mini-grammar, mini-stories.",
         ),
     ] = None,
     items: Annotated[
-        Path | None, typer.Option("--items", help="A folder with an .item file and its recordings, for ABX.")
+        Path | None,
+        typer.Option("--items", help="For mini-phones: a manifest with phones, or a folder with an .item file."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first items only, for a first look.")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Recordings that are continued.")] = 20,
@@ -47,7 +58,7 @@ def compare(
     dtype: Dtype = "float32",
     as_json: Json = False,
 ) -> None:
-    """Compare models on the same work, in one page with tables, plots and sound. A run that was stopped goes on."""
+    """Compare models on the same benchmarks, in one page of tables, plots and sound. A run that was stopped goes on."""
     from lalia.errors import ConfigError
     from lalia.evaluation.comparison import gather, save_page, summary
     from lalia.folders import check_writable
@@ -82,56 +93,27 @@ def _run(
 ) -> dict[str, Any]:
     from lalia.data import Manifest, discover
     from lalia.errors import ConfigError
-    from lalia.evaluation.benchmarks import find, questions
-    from lalia.evaluation.comparison import WORKS, Judges, Subject, Task
+    from lalia.evaluation.benchmarks import find
+    from lalia.evaluation.benchmarks.continuations import Continuations
+    from lalia.evaluation.benchmarks.phones import Phones
+    from lalia.evaluation.comparison import Subject
     from lalia.evaluation.comparison import compare as run
+    from lalia.model import find as find_model
 
     if not models:
         raise ConfigError("No model was named. Name one or more, or --from a folder of results.")
-    works = list(WORKS) if names is None else [n for n in dict.fromkeys(names) if n in WORKS]
-    others = list(_USUAL) if names is None else [n for n in dict.fromkeys(names) if n not in WORKS]
-    find(others)
-    given = None if data is None else discover([data])
-    every = [q.utterance for q in questions()] if given is None else list(given)
-    utterances = sorted(every, key=lambda u: u.id)[:limit]
+    own = (Continuations((None,), prompts=prompts), Phones(items))
+    named = find(names or _USUAL)
+    recordings = None if data is None else discover([data])
     with progress("Comparing") as report:
-        task = Task(
-            utterances,
-            Judges(folder / "heard"),
-            prompts=prompts,
-            phones=items,
+        return run(
+            [Subject(name, measured(name, device, dtype), identity_of(name), find_model(name)) for name in models],
+            [next((o for o in own if o.name == b.name), b) for b in named],
+            folder,
+            judges=judges(folder / "heard"),
+            data=None if recordings is None else Manifest(recordings),
             limit=limit,
             seed=seed,
+            tell=tell,
             progress=lambda _, done, total: report(done, total),
         )
-        return run(
-            [Subject(name, _loader(name, device, dtype), _identity(name)) for name in models],
-            task,
-            folder,
-            works=works,
-            benchmarks=others,
-            data=None if given is None else Manifest(utterances),
-            tell=tell,
-        )
-
-
-def _loader(name: str, device: str, dtype: str) -> Any:
-    """What loads a model, or a tokenizer alone.
-
-    :raises LaliaError: there is none by that name.
-    """
-    from lalia.evaluation.comparison import Alone
-    from lalia.model import find, holds_tokenizer, load_tokenizer
-
-    if holds_tokenizer(find(name)):
-        return lambda: Alone(load_tokenizer(name))
-    return lambda: load_model(name, device, dtype)
-
-
-def _identity(name: str) -> str | None:
-    """SHA-256 of the weights, where they are in one file."""
-    from lalia.files import sha256
-    from lalia.model import find
-
-    file = find(name) / "model.safetensors"
-    return sha256(file) if file.is_file() else None

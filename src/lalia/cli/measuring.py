@@ -1,34 +1,36 @@
 """The command that measures."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lalia.cli.console import progress, show, tell
+from lalia.cli.judging import identity_of, judges, measured
 from lalia.cli.options import Device, Dtype, Json, Seed, load_model
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model, the directory of one, or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A bundled model, the directory of one, or a hub id; a codec too.")
+    ],
     benchmarks: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[BENCHMARK]...",
             help="answers, transcribe, say, latency, memory, tone, turns, robustness, mini-words, mini-grammar, "
-            "mini-stories, mini-acoustics, mini-phones: those of these that the model can do, by default; scenes, "
-            "continuations, likelihood, prosody; of files (--data) pairs, cross-modal, stsp, talking-turns, and public "
-            "suites, such as voicebench-openbookqa, mmau, voxeval or superb-ks.",
+            "mini-stories, mini-acoustics, mini-phones, bit-rate: those of these that the model can do, by default; "
+            "scenes, speech-pairs, resynthesis, continuations, likelihood, prosody, speed; of files (--data) pairs, "
+            "cross-modal, stsp, talking-turns, and public suites, such as mmau, voxeval or superb-ks.",
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
             "--data",
-            help="Recordings for transcribe, best with texts in a manifest.jsonl; for pairs their manifest, or a "
+            help="Recordings to work with, best with texts in a manifest.jsonl; for pairs their manifest, or a "
             "folder of sWUGGY, sBLIMP, StoryCloze or SALMon; for others what they publish.",
         ),
     ] = None,
@@ -78,7 +80,7 @@ def evaluate(
     # What is no recording is read by the benchmark, which says in its own words what is wrong with it.
     files = data is not None and (not OF_FILES.isdisjoint(benchmarks or []) or holds_pairs(data))
     recordings = None if data is None or files else discover([data])
-    load = partial(load_model, model, device, dtype)
+    load = measured(model, device, dtype)
     loaded = None if score_only else load()
     peer = None if against is None else load_model(against, device, dtype)
     with progress("Measuring") as report:
@@ -91,14 +93,14 @@ def evaluate(
             data=recordings,
             path=data if files else None,
             load=load,
-            identity=_identity(model),
+            identity=identity_of(model),
             folder=None if output is None else output.with_suffix(""),
             workers=workers,
             batch_size=batch_size,
             score_only=score_only,
             marker=next((_judge(j) for j in judge or [] if "@" in j), None),
-            judges=[j for j in judge or [] if "@" not in j],
-            hear=_hearing,
+            judge_paths=[j for j in judge or [] if "@" not in j],
+            judges=judges(None if output is None else output.with_suffix("") / "heard"),
             seed=seed,
             limit=limit,
             max_tokens=max_tokens,
@@ -135,25 +137,8 @@ def _judge(given: str) -> Any:
     return ServedJudge(address, name)
 
 
-def _hearing() -> Any:
-    """mini, whose recogniser takes a sentence as it is where Whisper's own wants half a minute."""
-    from lalia.evaluation.hearing import Hearing
-    from lalia.model import load
-
-    return Hearing(load("mini"), name="mini", version=(_identity("mini") or "")[:12])
-
-
 def _name(given: str, model: Any) -> str:
     """As the recipe is called, where the model is one that its recipe's name stands for; else as it was given."""
     from lalia.model import bundled
 
     return given if given in bundled() else str(getattr(getattr(model, "recipe", None), "name", given))
-
-
-def _identity(name: str) -> str | None:
-    """SHA-256 of the weights, where they are in one file."""
-    from lalia.files import sha256
-    from lalia.model import find
-
-    file = find(name) / "model.safetensors"
-    return sha256(file) if file.is_file() else None

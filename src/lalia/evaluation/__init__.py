@@ -1,11 +1,10 @@
 """Evaluation: a benchmark asks a model for a capability, and leaves a file from which its figures can be checked."""
 
 from lalia.evaluation.asr import Whisper
-from lalia.evaluation.gslm import evaluate_gslm, table
 from lalia.evaluation.memory import Remembered
 from lalia.evaluation.pair_scores import score_pairs
 from lalia.evaluation.pairs import Pair, load_pairs, save_pairs
-from lalia.evaluation.protocols import Aligner, HasLikelihood, Likelihood, Recognizer, Resynthesizes
+from lalia.evaluation.protocols import Aligner, HasLikelihood, Likelihood, Recognizer
 from lalia.evaluation.results import save_result
 from lalia.evaluation.resynthesis import evaluate_resynthesis
 from lalia.evaluation.speech_pairs import make_speech_pairs
@@ -24,12 +23,10 @@ __all__ = [
     "Pair",
     "Recognizer",
     "Remembered",
-    "Resynthesizes",
     "Whisper",
     "WhisperEnglish",
     "bootstrap_ratio",
     "character_edits",
-    "evaluate_gslm",
     "evaluate_resynthesis",
     "load_pairs",
     "make_speech_pairs",
@@ -38,6 +35,5 @@ __all__ = [
     "save_pairs",
     "save_result",
     "score_pairs",
-    "table",
     "word_edits",
 ]

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from lalia.audio import Audio
 from lalia.data import Word
 
-__all__ = ["Aligner", "HasLikelihood", "Likelihood", "Recognizer", "Resynthesizes"]
+__all__ = ["Aligner", "HasLikelihood", "Likelihood", "Recognizer"]
 
 
 class Likelihood(Protocol):
@@ -32,13 +32,6 @@ class HasLikelihood(Protocol):
     """A model that says how likely it finds a recording."""
 
     def score(self, audio: Audio, /) -> Likelihood: ...
-
-
-@runtime_checkable
-class Resynthesizes(Protocol):
-    """A model that turns a recording to tokens and back."""
-
-    def resynthesize(self, audio: Audio, /, *, voice: int | str | None = None) -> Audio: ...
 
 
 class Recognizer(Protocol):

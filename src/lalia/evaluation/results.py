@@ -14,7 +14,7 @@ from lalia.data import Utterance
 from lalia.files import atomic_write, sha256
 from lalia.version import __version__
 
-__all__ = ["FORMAT", "code_identity", "data_identity", "environment", "save_result", "tool"]
+__all__ = ["FORMAT", "code_identity", "data_identity", "environment", "finite", "save_result", "tool"]
 
 FORMAT = 1
 
@@ -76,14 +76,15 @@ def save_result(result: Mapping[str, Any], path: str | Path) -> Path:
     """
     target = Path(path)
     with atomic_write(target) as temporary:
-        text = json.dumps(_finite(result), ensure_ascii=False, indent=1, allow_nan=False)
+        text = json.dumps(finite(result), ensure_ascii=False, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     return target
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Data in which what is not a number is null, for JSON has no other word for it."""
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,14 +15,12 @@ References, by what there is:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from lalia.audio import Audio
 from lalia.data import Utterance
 from lalia.errors import LaliaError
-from lalia.evaluation.folders import file_name, make_folder
-from lalia.evaluation.protocols import Recognizer, Resynthesizes
+from lalia.evaluation.protocols import Recognizer
 from lalia.evaluation.statistics import bootstrap_ratio
 from lalia.evaluation.text import Edits, Normalizer, character_edits, word_edits
 
@@ -40,27 +38,24 @@ _MEASURES: Mapping[str, Callable[[str, str], Edits]] = {"wer": word_edits, "cer"
 
 
 def evaluate_resynthesis(
-    model: Resynthesizes,
+    made: Callable[[Utterance, Audio], Audio],
     utterances: Sequence[Utterance],
     *,
     judge: Recognizer,
     second: Recognizer,
     normalizer: Normalizer,
-    voice: int | str | None = None,
     seed: int = 0,
-    folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Resynthesize each utterance and compare what is heard before and after.
+    """Compare what is heard before and after.
 
-    Where the model fails, or gives silence or what is no sound, nothing is heard: all words are lost, so that
+    Where there is no resynthesis, or it is silence or no sound, nothing is heard: all words are lost, so that
     failing never pays. An original that cannot be read is left out.
 
+    :param made: gives the resynthesis of an utterance and its sound, or raises a LaliaError where there is none.
     :param judge: hears originals and resyntheses.
     :param second: hears originals only.
-    :param voice: of the vocoder, where it has several.
     :param seed: of the bootstrap over utterances.
-    :param folder: keep the resyntheses here, as WAV.
     :param progress: called with how many utterances are judged, and how many there are.
     :returns: ``asked``, ``answered``, ``failed``; ``summary`` as `summarize` gives it; ``items``: what was
         heard, and the edits; ``failures``: why an utterance has no answer.
@@ -68,7 +63,6 @@ def evaluate_resynthesis(
     items: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     ordered = sorted(utterances, key=lambda u: u.id)
-    place = None if folder is None else make_folder(folder)
     for start in range(0, len(ordered), _CHUNK):
         kept: list[tuple[Utterance, Audio, Audio | None]] = []
         for u in ordered[start : start + _CHUNK]:
@@ -78,18 +72,17 @@ def evaluate_resynthesis(
                 failures.append({"id": u.id, "reason": str(error)})
                 continue
             try:
-                made: Audio | None = _resynthesize(model, original, voice, f"the resynthesis of {u.id}")
+                after = made(u, original)
+                after.check(f"the resynthesis of {u.id}")
+                kept.append((u, original, after))
             except LaliaError as error:
                 failures.append({"id": u.id, "reason": str(error)})
-                made = None
-            kept.append((u, original, made))
-            if place is not None and made is not None:
-                made.save(place / f"{file_name(u.id)}.wav")
+                kept.append((u, original, None))
         originals = [original for _, original, _ in kept]
         first, other = judge(originals), second(originals)
-        after = iter(judge([made for *_, made in kept if made is not None]))
-        for (u, _, made), a, b in zip(kept, first, other, strict=True):
-            items.append(_item(u, normalizer, original=a, second=b, resynthesis="" if made is None else next(after)))
+        heard = iter(judge([sound for *_, sound in kept if sound is not None]))
+        for (u, _, sound), a, b in zip(kept, first, other, strict=True):
+            items.append(_item(u, normalizer, original=a, second=b, resynthesis="" if sound is None else next(heard)))
         if progress is not None:
             progress(min(start + _CHUNK, len(ordered)), len(ordered))
     return {
@@ -100,12 +93,6 @@ def evaluate_resynthesis(
         "items": items,
         "failures": failures,
     }
-
-
-def _resynthesize(model: Resynthesizes, audio: Audio, voice: int | str | None, name: str) -> Audio:
-    made = model.resynthesize(audio, voice=voice)
-    made.check(name)
-    return made
 
 
 def disagreement(one: str, other: str) -> float:

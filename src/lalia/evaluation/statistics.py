@@ -1,9 +1,9 @@
 """How sure a score is: bootstrap intervals over the units that were sampled (utterances, pairs)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -52,6 +52,12 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data: a figure over nothing is null, for JSON has no NaN."""
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The figure that ``to_dict`` wrote; what else is in the data does not matter."""
+        value, low, high = (math.nan if data[k] is None else float(data[k]) for k in ("value", "low", "high"))
+        return cls(value, low, high, int(data["n"]))
 
     def percent(self) -> str:
         """For people: ``12.3 % [10.1, 14.9]``."""

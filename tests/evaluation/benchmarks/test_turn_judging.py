@@ -52,7 +52,7 @@ def dialogues(tmp_path: Path) -> Path:
 
 
 def bench(model: Any, path: Path | None = None, judges: Sequence[str] = ("j",), **settings: Any) -> Bench:
-    return Bench(model, "m", "m", path=path, judges=judges, **settings)
+    return Bench(model, "m", "m", path=path, judge_paths=judges, **settings)
 
 
 def test_dialogues_that_are_there(dialogues: Path, tmp_path: Path) -> None:

@@ -13,15 +13,21 @@ import torch
 
 from lalia.data import Manifest, Utterance, Word
 from lalia.errors import ConfigError, DataError, WeightsError
-from lalia.evaluation.comparison import Alone, Judges, Subject, Task, compare, gather, save_page, summary
-from lalia.evaluation.representation import items_of, save_items
+from lalia.evaluation.alone import Alone
+from lalia.evaluation.benchmarks import Judges, find
+from lalia.evaluation.benchmarks.base import Benchmark
+from lalia.evaluation.benchmarks.continuations import Continuations
+from lalia.evaluation.benchmarks.kept import Kept
+from lalia.evaluation.benchmarks.phones import Phones
+from lalia.evaluation.benchmarks.speed import Speed
+from lalia.evaluation.comparison import Subject, compare, gather, save_page, summary
 from lalia.evaluation.text import Basic
 from lalia.model import Model, load
 from lalia.tokenizers import Codec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-WORKS = ("resynthesis", "units", "bit-rate", "continuation", "speed")
+NAMES = ("resynthesis", "mini-phones", "bit-rate", "continuations", "speed")
 
 
 class Letters:
@@ -54,14 +60,12 @@ def phones(tmp_path_factory: pytest.TempPathFactory, noise: Callable[..., Any]) 
     import soundfile
 
     folder = tmp_path_factory.mktemp("phones")
-    spoken, speakers, utterances = {}, {}, []
+    utterances = []
     for n in range(4):
-        name = f"{n}"
-        soundfile.write(folder / f"{name}.wav", noise(2.0, seed=n), 16_000)
-        row = tuple(Word("abc"[(i * (n + 2)) % 3], 0.1 * i, 0.1 * (i + 1)) for i in range(18))
-        spoken[name], speakers[name] = row, f"s{n % 2}"
-        utterances.append(Utterance(name, folder / f"{name}.wav", duration=2.0, phones=row, speaker=speakers[name]))
-    save_items(items_of(spoken, speakers, stretch="phone"), folder / "all.item")
+        soundfile.write(folder / f"{n}.wav", noise(2.0, seed=n), 16_000)
+        # Each second is an "a", so that the others have the same neighbours.
+        row = tuple(Word("bcd"[(i // 2) % 3] if i % 2 else "a", 0.1 * i, 0.1 * (i + 1)) for i in range(18))
+        utterances.append(Utterance(f"{n}", folder / f"{n}.wav", duration=2.0, phones=row, speaker=f"s{n % 2}"))
     Manifest(utterances).save(folder / "manifest.jsonl")
     return folder
 
@@ -71,18 +75,18 @@ class Setting:
 
     def __init__(self, tiny: Path, corpus: Path, phones: Path, folder: Path) -> None:
         self.folder, self.loaded = folder, list[str]()
+        two = folder.parent / "two"
+        other(tiny).save(two)
         files = sorted(corpus.glob("*/*-2.wav"))[:6]
-        utterances = [Utterance(f.stem, f, duration=3.0, text="aa bb cc dd ee") for f in files]
-        self.judges = Judges(folder / "heard")
-        self.judges.__dict__.update(
-            judge=Hears("judge"), second=Hears("second"), normalizer=Basic(), text_lm=Letters(), rater=None, voices=None
-        )
-        self.task = Task(
-            utterances, self.judges, prompts=2, prompt_seconds=1.0, seconds=0.5, phones=phones, limit=None, seed=0
-        )
+        self.data = Manifest(Utterance(f.stem, f, duration=3.0, text="aa bb cc dd ee") for f in files)
+        self.judges = Judges()
+        self.judges.__dict__.update(judge=Hears("judge"), recognizer=Hears("second"), normalizer=Basic())
+        self.judges.__dict__.update(text_lm=Letters(), rater=None, voices=Voices())
+        own = (Phones(phones), Continuations((None,), 0.5, 1.0, 2), Speed(1.0, 0.5))
+        self.benchmarks: list[Benchmark] = [next((o for o in own if o.name == b.name), b) for b in find(NAMES)]
         self.subjects = [
-            Subject("one", lambda: self.load("one", lambda: load(tiny)), "1" * 64),
-            Subject("<two>", lambda: self.load("<two>", lambda: other(tiny)), "2" * 64),
+            Subject("one", lambda: self.load("one", lambda: load(tiny)), "1" * 64, tiny),
+            Subject("<two>", lambda: self.load("<two>", lambda: load(two)), "2" * 64, two),
             Subject("codec", lambda: self.load("codec", codec), None),
         ]
 
@@ -91,7 +95,18 @@ class Setting:
         return make()
 
     def run(self, **changes: Any) -> dict[str, Any]:
-        return compare(self.subjects, self.task, self.folder, works=WORKS, **changes)
+        benchmarks = changes.pop("benchmarks", self.benchmarks)
+        settings = {"judges": self.judges, "data": self.data, **changes}
+        return compare(self.subjects, benchmarks, self.folder, **settings)
+
+
+class Voices:
+    """Tells voices apart by how loud they are."""
+
+    name, version = "loud", "1"
+
+    def __call__(self, recordings: Any) -> list[torch.Tensor]:
+        return [torch.tensor([float(a.samples.square().mean().sqrt()), 0.1]) for a in recordings]
 
 
 def other(tiny: Path) -> Model:
@@ -106,6 +121,7 @@ def other(tiny: Path) -> Model:
 
 
 def codec() -> Alone:
+    torch.manual_seed(0)
     return Alone(Codec.Config(16_000).tiny().build())
 
 
@@ -115,7 +131,7 @@ def done(
 ) -> tuple[Setting, dict[str, Any], Path]:
     """The setting, what was found, and the page."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lalia.evaluation.comparison.works._TIMED", 2)
+        patch.setattr("lalia.evaluation.benchmarks.speed._TIMED", 2)
         return _done(Setting(tiny, corpus, phones, (place := tmp_path_factory.mktemp("compared")) / "page"), place)
 
 
@@ -156,12 +172,23 @@ def silent(page: str) -> str:
 def test_every_model_has_what_it_can_do(done: Any) -> None:
     _, found, _ = done
     one, two, bare = found["models"]
-    assert set(one["works"]) == set(two["works"]) == set(WORKS)
-    assert set(bare["works"]) == set(WORKS) - {"continuation"}
-    assert bare["left_out"] == {"continuation": "It has no language model."}
-    assert bare["works"]["speed"]["left_out"] == {"lm": "It has no language model."}
-    assert (found["recording"]["asked"], len(found["recording"]["items"])) == (2, 2)
-    assert len(one["works"]["resynthesis"]["items"]) == 6
+    assert set(one["results"]) == set(two["results"]) == set(NAMES)
+    assert set(bare["results"]) == set(NAMES) - {"continuations"}
+    assert bare["left_out"] == {"continuations": "It has no language model."}
+    assert bare["results"]["speed"]["notes"] == ["the language model was not timed: It has no language model."]
+    assert len(one["results"]["resynthesis"]["items"]) == 6
+    assert len(one["results"]["continuations"]["details"]["truth_texts"]) == 2
+
+
+def test_models_that_have_parts_alike_are_asked_once(done: Any) -> None:
+    setting, found, path = done
+    one, two, bare = (m["results"] for m in found["models"])
+    assert {n for n, r in two.items() if "of" in r} == {"mini-phones", "bit-rate"}
+    assert all("of" not in r for r in (*one.values(), *bare.values()))
+    for name in ("mini-phones", "bit-rate"):
+        assert two[name] == {"of": "one", **one[name]}
+        assert not (setting.folder / found["models"][1]["folder"] / name).exists()
+    assert "mini-phones of &lt;two&gt;" in path.read_text("utf-8")
 
 
 def test_the_page_needs_nothing_from_outside(done: Any) -> None:
@@ -185,16 +212,22 @@ def test_numbers_in_the_page_are_those_of_the_results(done: Any) -> None:
     for measure in data["measures"].values():
         for estimate in (*measure["models"].values(), *measure["references"].values()):
             assert repr(estimate["value"]) in shown
+    own = {k: m["models"] for k, m in data["measures"].items()}
     for model in found["models"]:
-        works, own = model["works"], {k: m["models"] for k, m in data["measures"].items()}
-        wer = works["resynthesis"]["summary"]["all"]["text"]["wer"]["resynthesis"]
-        assert own["resynthesis.wer"][model["name"]] == wer
-        assert own["units.abx_within"][model["name"]] == works["units"]["abx"]["within"]["error"]
-        if "continuation" in works:
-            expected = works["continuation"]["perplexity"]["summary"]["geometric"]
-            assert own["continuation.perplexity"][model["name"]] == expected
+        figures = {
+            f"{name}.{f['key'].removesuffix('_own')}": {k: f[k] for k in ("value", "low", "high", "n")}
+            for name, r in model["results"].items()
+            for f in r["figures"]
+        }
+        shown = ["resynthesis.wer", "mini-phones.abx_within", "bit-rate.measured", "speed.both"]
+        if "continuations" in model["results"]:
+            shown += ["continuations.geometric", "continuations.vert", "continuations.sim_o"]
+        for key in shown:
+            assert own[key][model["name"]] == figures[key]
         total = sum(model["parts"]["parameters"].values())
         assert own["size.parameters"][model["name"]]["value"] == total
+    assert set(data["measures"]["continuations.geometric"]["references"]) == {"the recording going on"}
+    assert set(data["measures"]["resynthesis.wer"]["references"]) == {"the original"}
 
 
 def test_models_that_differ_in_their_vocoder_are_put_side_by_side(done: Any) -> None:
@@ -203,7 +236,7 @@ def test_models_that_differ_in_their_vocoder_are_put_side_by_side(done: Any) -> 
     assert {e["axis"] for e in effects} == {"vocoder"}
     wer = next(e for e in effects if e["measure"] == "resynthesis.wer")
     assert sorted(wer["pairs"][0]) == ["<two>", "one"]
-    items = {m["name"]: {i["id"]: i for i in m["works"]["resynthesis"]["items"]} for m in found["models"]}
+    items = {m["name"]: {i["id"]: i for i in m["results"]["resynthesis"]["items"]} for m in found["models"]}
 
     def errors(item: Any) -> int:
         edits = item["edits"]["text"]["wer"]["resynthesis"]
@@ -213,21 +246,20 @@ def test_models_that_differ_in_their_vocoder_are_put_side_by_side(done: Any) -> 
     delta = sum(errors(items[a][i]) - errors(items[b][i]) for i in items[a]) / (5 * 6)
     assert wer["value"] == pytest.approx(delta)
     # One tokenizer, and so nothing to tell.
-    abx = next(e for e in effects if e["measure"] == "units.abx_within")
+    abx = next(e for e in effects if e["measure"] == "mini-phones.abx_within")
     assert (abx["value"], abx["verdict"]) == (0.0, "open")
     assert "One part exchanged" in path.read_text("utf-8")
 
 
 def test_a_second_run_does_nothing_again(done: Any) -> None:
     setting, found, path = done
-    times = {p: p.stat().st_mtime_ns for p in setting.folder.glob("*/*.json")}
+    files = [*setting.folder.rglob("*.jsonl"), *setting.folder.rglob("*.flac")]
+    times = {p: p.stat().st_mtime_ns for p in files}
     loaded, asked = list(setting.loaded), setting.judges.judge.asked
     again = setting.run()
-    # What was left out is tried again: something may be installed by now.
-    assert setting.loaded == [*loaded, "codec"]
+    assert setting.loaded == loaded
     assert setting.judges.judge.asked == asked
-    changed = {p.name for p in times if p.stat().st_mtime_ns != times[p]}
-    assert changed == {"continuation.json"}
+    assert {p: p.stat().st_mtime_ns for p in files} == times
     assert summary(again) == summary(found)
     written = path.read_text("utf-8")
     save_page(gather(setting.folder), setting.folder, path, audio=2)
@@ -242,46 +274,76 @@ def test_a_run_that_was_stopped_goes_on(done: Any, tiny: Path, corpus: Path, pho
         pass
 
     def stop(line: str) -> None:
-        if line == "one: bit-rate":
+        if line == "one: continuations":
             raise Stop
 
     with pytest.raises(Stop):
         setting.run(tell=stop)
-    assert sorted(p.stem for p in (tmp_path / "page" / "one").glob("*.json")) == ["model", "resynthesis", "units"]
+    assert set(Kept.read(tmp_path / "page/one/results.jsonl").answers) == {"model", *NAMES[:3]}
     told: list[str] = []
     found = setting.run(tell=told.append)
-    assert told == ["one: bit-rate", "one: continuation", "one: speed"]
-    first = done[1]["models"][0]["works"]
-    for work in ("resynthesis", "units", "bit-rate", "continuation"):
-        assert found["models"][0]["works"][work] == first[work]
+    assert told == ["one: continuations", "one: speed"]
+    first = done[1]["models"][0]["results"]
+    for name in NAMES[:3]:
+        assert found["models"][0]["results"][name]["figures"] == first[name]["figures"]
 
 
-def test_results_of_other_settings_are_not_mixed(done: Any) -> None:
+def test_what_was_missing_is_tried_again(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, bits = done[0], find(["bit-rate"])
+    here: list[str] = []
+
+    def needs(self: Any, model: Any) -> None:
+        if len(here) < 2:
+            raise WeightsError("It is not here. Fetch it.")
+
+    monkeypatch.setattr("lalia.evaluation.benchmarks.bit_rate.BitRate.check", needs)
+    first, second = (
+        compare(setting.subjects[2:], bits, tmp_path / "again", data=setting.data, tell=here.append) for _ in range(2)
+    )
+    assert first["models"][0]["left_out"] == {"bit-rate": "It is not here. Fetch it."}
+    assert set(second["models"][0]["results"]) == {"bit-rate"}
+    # What a model cannot do is found out once, and once more by other code.
+    cannot = find(["continuations"])
+    for code in ("a", "a", "b"):
+        monkeypatch.setattr("lalia.evaluation.comparison.work.code_identity", lambda code=code: code)
+        compare(setting.subjects[2:], cannot, tmp_path / "again", data=setting.data, tell=here.append)
+    assert here == ["codec: bit-rate", "codec: bit-rate", "codec: continuations", "codec: continuations"]
+
+
+def test_other_settings_are_measured_anew(done: Any, tmp_path: Path) -> None:
     setting = done[0]
-    with pytest.raises(DataError, match=r"resynthesis\.json is of another run: it differs in its data"):
-        compare(setting.subjects, replace(setting.task, utterances=setting.task.utterances[:3]), setting.folder)
-    with pytest.raises(DataError, match=r"continuation\.json is of another run: it differs in its prompts"):
-        compare(setting.subjects, replace(setting.task, prompts=1), setting.folder, works=("continuation",))
-    changed = [Subject("one", setting.subjects[0].load, "3" * 64)]
-    with pytest.raises(DataError, match=r"model\.json is of another run: it differs in its model"):
-        compare(changed, setting.task, setting.folder)
-    setting.run()  # so that the folder is as it was
+    bits = [b for b in setting.benchmarks if b.name in ("bit-rate", "resynthesis")]
+    few = Setting.__new__(Setting)
+    few.__dict__ |= {**vars(setting), "folder": tmp_path / "few", "subjects": setting.subjects[2:]}
+    whole, told = few.run(benchmarks=bits), list[str]()
+    some = few.run(benchmarks=bits, limit=3, tell=told.append)
+    assert told == ["codec: resynthesis", "codec: bit-rate"]
+    items = [r["models"][0]["results"]["resynthesis"]["items"] for r in (whole, some)]
+    # What had been answered was not asked again.
+    assert items[1] == items[0][:3]
+    assert len(Kept.read(tmp_path / "few/codec/resynthesis/answers.jsonl").answers) == 6
+    few.subjects = [Subject("codec", codec, "3" * 64)]
+    with pytest.raises(DataError, match=r"results\.jsonl has answers of another run: its model\.identity is None"):
+        few.run(benchmarks=bits)
 
 
 def test_what_cannot_be_compared_is_one_clear_error(done: Any, tmp_path: Path) -> None:
     setting = done[0]
     with pytest.raises(ConfigError, match="Name each once"):
-        compare([], setting.task, tmp_path / "a")
+        compare([], setting.benchmarks, tmp_path / "a")
     with pytest.raises(ConfigError, match="Models one, one were given"):
-        compare(setting.subjects[:1] * 2, setting.task, tmp_path / "a")
-    with pytest.raises(ConfigError, match="no work 'unit'"):
-        compare(setting.subjects, setting.task, tmp_path / "a", works=("unit",))
+        compare(setting.subjects[:1] * 2, setting.benchmarks, tmp_path / "a")
+    with pytest.raises(ConfigError, match="Nothing was asked"):
+        compare(setting.subjects, [], tmp_path / "a")
     with pytest.raises(DataError, match="no recordings"):
-        compare(setting.subjects, replace(setting.task, utterances=()), tmp_path / "a")
+        compare(setting.subjects, setting.benchmarks, tmp_path / "a", data=Manifest([]))
     with pytest.raises(DataError, match="holds no comparison"):
         gather(tmp_path)
     (tmp_path / "comparison.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
+        gather(tmp_path)
+    (tmp_path / "comparison.json").write_text('{"models": []}')
+    with pytest.raises(DataError, match="no comparison of this version"):
         gather(tmp_path)
 
 
@@ -289,10 +351,11 @@ def test_a_model_that_cannot_be_loaded_says_why(done: Any, tmp_path: Path) -> No
     def fail() -> Any:
         raise WeightsError("It is not here. Fetch it.")
 
+    setting, bits = done[0], find(["bit-rate"])
     with pytest.raises(DataError, match=r"Nothing is known of 'lost' in .*: It is not here"):
-        compare([Subject("lost", fail)], done[0].task, tmp_path / "a", works=("bit-rate",))
-    beside = [Subject("lost", fail), done[0].subjects[2]]
-    found = compare(beside, done[0].task, tmp_path / "b", works=("bit-rate",))
+        compare([Subject("lost", fail)], bits, tmp_path / "a", data=setting.data)
+    beside = [Subject("lost", fail), setting.subjects[2]]
+    found = compare(beside, bits, tmp_path / "b", data=setting.data)
     assert [m["name"] for m in found["models"]] == ["codec"]
     page = save_page(found, tmp_path / "b", tmp_path / "b.html").read_text("utf-8")
     assert "It is not here. Fetch it." in page
@@ -306,7 +369,7 @@ def test_the_command_compares_and_writes_again(tiny: Path, corpus: Path, tmp_pat
     ran = lalia("compare", tiny, "-o", page, "--data", corpus, "--benchmarks", "bit-rate", "--limit", 2, "--json")
     assert ran.status == 0, ran.err
     measures = ran.json["measures"]
-    assert set(measures) == {"bit_rate.measured", "bit_rate.nominal", "size.parameters"}
+    assert set(measures) == {"bit-rate.measured", "bit-rate.nominal", "size.parameters"}
     assert f"{tiny}: bit-rate" in ran.err
     written = page.read_bytes()
     page.unlink()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lalia.evaluation.comparison.alone import Alone
+from lalia.evaluation.alone import Alone
 from lalia.evaluation.comparison.parts import AXES, alike_but_for, labels, parts_of
 from lalia.lm import HF
 from lalia.model import Model

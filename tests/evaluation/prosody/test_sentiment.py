@@ -233,7 +233,7 @@ def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_direction(prompts: Path, tmp_path: Path) -> None:
     model = GoesOn("awful")
-    bench = Bench(model, "m", "m", path=prompts, judges=["speech", "text"], folder=tmp_path / "kept")
+    bench = Bench(model, "m", "m", path=prompts, judge_paths=["speech", "text"], folder=tmp_path / "kept")
     found = STSP(runs=2).run(bench)
     values = {f.key: (f.estimate.value, f.estimate.n) for f in found.figures}
     assert {k: v for k, v in values.items() if k.endswith(".accuracy")} == {
@@ -248,19 +248,21 @@ def test_every_direction(prompts: Path, tmp_path: Path) -> None:
     assert sorted(set(model.asked)) == sorted(set(found.details["counts"]))
     assert found.details["counts"]["text-text"] == {"asked": 4, "answered": 2, "failed": 2}
     assert "text behind text: 2 of 4 have no continuation: Nothing came. Ask again." in found.notes
-    again = Bench(None, "m", "m", path=prompts, judges=["speech", "text"], folder=tmp_path / "kept", score_only=True)
+    again = Bench(
+        None, "m", "m", path=prompts, judge_paths=["speech", "text"], folder=tmp_path / "kept", score_only=True
+    )
     assert STSP(runs=2).run(again) == found
 
 
 def test_only_what_somebody_can_judge(prompts: Path) -> None:
     model = GoesOn()
-    found = STSP(runs=1).run(Bench(model, "m", "m", path=prompts, judges=["text"], limit=1))
+    found = STSP(runs=1).run(Bench(model, "m", "m", path=prompts, judge_paths=["text"], limit=1))
     assert set(model.asked) == {"text-text", "speech-text"}
     assert found.settings["judges"] == [{"name": "tells", "version": "1"}]
     with pytest.raises(ConfigError, match="Name the path of one with --judge"):
         STSP().run(Bench(model, "m", "m", path=prompts))
     with pytest.raises(DataError, match="No prompts of stsp were named"):
-        STSP().run(Bench(model, "m", "m", judges=["text"]))
+        STSP().run(Bench(model, "m", "m", judge_paths=["text"]))
 
 
 def test_the_command(tmp_path: Path, hears: Path, reads: Path, lalia: Any) -> None:

@@ -4,6 +4,7 @@ from lalia.evaluation.benchmarks.base import Benchmark, Figure, Found
 from lalia.evaluation.benchmarks.bench import Bench, listened
 from lalia.evaluation.benchmarks.bundled import Question, questions, recordings, sentences
 from lalia.evaluation.benchmarks.evaluating import evaluate
+from lalia.evaluation.benchmarks.judges import Judges
 from lalia.evaluation.benchmarks.registry import BENCHMARKS, OF_FILES, find, goals
 from lalia.evaluation.benchmarks.report import table
 
@@ -14,6 +15,7 @@ __all__ = [
     "Benchmark",
     "Figure",
     "Found",
+    "Judges",
     "Question",
     "evaluate",
     "find",

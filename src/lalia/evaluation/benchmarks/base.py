@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from lalia.audio import Audio
 from lalia.evaluation.statistics import Estimate
@@ -10,12 +10,43 @@ from lalia.evaluation.statistics import Estimate
 if TYPE_CHECKING:
     from lalia.evaluation.benchmarks.bench import Bench
 
-__all__ = ["Benchmark", "Conversation", "Figure", "Found", "Hears", "Reply", "Speaks", "Talks", "Unit"]
+__all__ = [
+    "PARTS",
+    "Benchmark",
+    "Conversation",
+    "Figure",
+    "Found",
+    "Hears",
+    "Part",
+    "Reply",
+    "Speaks",
+    "Talks",
+    "Unit",
+    "parts_asked",
+]
 
 Unit = Literal[
-    "share", "ms", "MB", "MB/turn", "ms/turn", "MOS", "ratio", "bit", "bit/s", "perplexity", "log Hz", "frames", "r"
+    "share",
+    "ms",
+    "ms/s",
+    "MB",
+    "MB/turn",
+    "ms/turn",
+    "MOS",
+    "ratio",
+    "bit",
+    "bit/s",
+    "perplexity",
+    "log Hz",
+    "frames",
+    "r",
 ]
 """``r``: a correlation; ``log Hz``: a difference of natural logarithms of F0."""
+
+Part = Literal["tokenizer", "lm", "vocoder"]
+"""Of a model."""
+
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class Reply(Protocol):
@@ -94,7 +125,11 @@ class Found:
 
 
 class Benchmark(Protocol):
-    """A question that is put to a model."""
+    """A question that is put to a model.
+
+    One whose answers do not hang on all of the model says in ``parts`` on which: models that have those alike answer
+    alike, and one of them need be asked.
+    """
 
     name: str
     about: str
@@ -107,3 +142,9 @@ class Benchmark(Protocol):
         ...
 
     def run(self, bench: "Bench") -> Found: ...
+
+
+def parts_asked(benchmark: Benchmark) -> tuple[Part, ...]:
+    """On which parts of a model the answers to a benchmark hang; all where it does not say."""
+    parts: tuple[Part, ...] = getattr(benchmark, "parts", PARTS)
+    return parts

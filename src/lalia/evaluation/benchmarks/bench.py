@@ -1,6 +1,7 @@
 """The bench: a model with the tools that judge it, and what several benchmarks look at once it was made."""
 
 import math
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from lalia.audio import Audio
-from lalia.data import Manifest
+from lalia.data import Manifest, Utterance
 from lalia.errors import LaliaError
-from lalia.evaluation.asr import Whisper
 from lalia.evaluation.benchmarks.base import Conversation, Reply, Talks
 from lalia.evaluation.benchmarks.bundled import Question, questions
-from lalia.evaluation.dnsmos import DNSMOS, Quality
+from lalia.evaluation.benchmarks.judges import Judges
+from lalia.evaluation.dnsmos import Quality
+from lalia.evaluation.folders import file_name
+from lalia.evaluation.generation.speakers import SpeakerEncoder
 from lalia.evaluation.judging import Judge
+from lalia.evaluation.memory import Listener
 from lalia.evaluation.protocols import Recognizer
-from lalia.evaluation.text import Normalizer, WhisperEnglish
-from lalia.evaluation.text_lm import CausalLM, TextLM
+from lalia.evaluation.text import Normalizer
+from lalia.evaluation.text_lm import TextLM
 
 __all__ = ["Bench", "Exchange", "converse", "listened"]
 
@@ -73,7 +77,7 @@ class Bench:
     :param name: of the model, for the record, and for its goals.
     :param source: by which a new process can load it: a bundled name, a path or a hub id.
     :param peer: another model that is asked the same in turn with it.
-    :param data: recordings to transcribe; the bundled questions when not given.
+    :param data: recordings to work with; the bundled questions when not given.
     :param path: the file or folder in which a benchmark that is not bundled has its items.
     :param limit: the first items only, for a first look.
     :param max_tokens: the longest reply, as text.
@@ -85,8 +89,8 @@ class Bench:
     :param batch_size: items that are asked at once, where the model takes several.
     :param score_only: score answers that are kept, and ask for none.
     :param marker: marks replies where a suite has them marked.
-    :param judges: weights that judge by themselves, as paths or hub ids: classifiers of sentiment, judges of turns.
-    :param hear: makes the ears of the cascade that models of speech are compared with; ``recognizer`` when not given.
+    :param judge_paths: weights that judge by themselves (paths, hub ids): classifiers of sentiment, judges of turns.
+    :param judges: the tools, which benches of several models share.
     :param progress: called with a stage, how much of it is done, and how much there is.
     """
 
@@ -108,12 +112,9 @@ class Bench:
     batch_size: int = 8
     score_only: bool = False
     marker: Judge | None = None
-    judges: Sequence[str] = ()
-    hear: Callable[[], Recognizer] | None = None
+    judge_paths: Sequence[str] = ()
+    judges: Judges = field(default_factory=Judges)
     progress: Callable[[str, int, int], None] = _silent
-    judge_weights: str = "whisper-base"
-    recognizer_weights: str = "whisper-tiny.en"
-    text_lm_weights: str = "smollm2-135m-instruct"
     notes: list[str] = field(default_factory=list)
     _typed: dict[tuple[int, str], str] = field(default_factory=dict, repr=False)
 
@@ -125,6 +126,19 @@ class Bench:
     def place(self, benchmark: str, name: str) -> Path | None:
         """The file in which answers to a benchmark are kept."""
         return None if self.folder is None else self.folder / benchmark / f"{name}.jsonl"
+
+    def sounds(self, benchmark: str) -> Path:
+        """The folder for the sound that answers a benchmark; nobody looks for it where nothing is to be kept."""
+        if self.folder is not None:
+            return self.folder / benchmark / "audio"
+        return Path(tempfile.gettempdir()) / f"lalia-{benchmark}-{file_name(self.name)}"
+
+    @property
+    def recordings(self) -> list[Utterance]:
+        """What there is to work with, ordered by id; the bundled questions, each voice in turn."""
+        if self.data is None:
+            return [question.utterance for question in questions(self.limit)]
+        return sorted(self.data, key=lambda u: u.id)[: self.limit]
 
     @property
     def talking(self) -> Mapping[str, Any]:
@@ -141,25 +155,27 @@ class Bench:
         sides = ((self.model, exchange.reply), (self.peer, exchange.peer))
         return all(reply is None or reply.text != self.unclear_of(model) for model, reply in sides)
 
+    # The judges, which a bench may have of its own.
+
     @cached_property
-    def judge(self) -> Recognizer:
-        """Hears what the model says."""
-        return Whisper(self.judge_weights)
+    def judge(self) -> Listener:
+        return self.judges.judge
 
     @cached_property
     def recognizer(self) -> Recognizer:
-        """What the model is compared with where it transcribes: mini's own recogniser, alone."""
-        return Whisper(self.recognizer_weights)
+        return self.judges.recognizer
 
     @cached_property
     def text_lm(self) -> TextLM:
-        """Reads texts, of which it says how likely it finds them."""
-        return CausalLM(self.text_lm_weights)
+        return self.judges.text_lm
 
     @cached_property
     def hearing(self) -> Recognizer:
-        """The first half of a cascade whose other half is ``text_lm``."""
-        return self.recognizer if self.hear is None else self.hear()
+        return self.judges.hearing
+
+    @cached_property
+    def voices(self) -> SpeakerEncoder:
+        return self.judges.voices
 
     def instead(self, other: Any) -> "Bench":
         """The same bench under which another system is asked, in this process."""
@@ -167,13 +183,13 @@ class Bench:
 
     @cached_property
     def normalizer(self) -> Normalizer:
-        return WhisperEnglish()
+        return self.judges.normalizer
 
     @cached_property
     def rater(self) -> Callable[[Audio], Quality] | None:
         """Rates sound; None where it cannot be had, which is then noted."""
         try:
-            return DNSMOS()
+            return self.judges.rater
         except LaliaError as error:
             warnings.warn(f"Sound is not rated: {error}", stacklevel=2)
             self.notes.append(f"Sound is not rated: {error}")

@@ -19,7 +19,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     bench: Bench,
-    names: Sequence[str] = (),
+    names: Sequence[str | Benchmark] = (),
     *,
     out: str | Path | None = None,
     identity: str | None = None,
@@ -30,7 +30,7 @@ def evaluate(
     What the model cannot do is left out where all are run, and an error where it was asked for by name. The result is
     written after each benchmark, so that a run that breaks leaves what it found.
 
-    :param names: of benchmarks; all when empty.
+    :param names: of benchmarks, or benchmarks with settings of their own; all when empty.
     :param out: a JSON file.
     :param identity: of the model's weights, for the record.
     :param tell: called with a line as each benchmark begins.

@@ -3,12 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from lalia.audio import Audio
+from lalia.data import Utterance
 from lalia.errors import DataError, OutputError
 from lalia.evaluation.results import FORMAT
+from lalia.files import sha256
 
 __all__ = ["Answer", "Item", "Kept"]
 
@@ -38,6 +41,25 @@ class Item:
         seen = json.dumps({**asks, **(files or {})}, sort_keys=True, ensure_ascii=False)
         return cls(name, asks, hashlib.sha256(seen.encode()).hexdigest()[:32])
 
+    @classmethod
+    def hearing(cls, name: str, utterance: Utterance, **asks: Any) -> Self:
+        """An item about a recording, with what else is asked; see `heard`."""
+        plain = replace(utterance, text=None, speaker=None, language=None, words=None, phones=None).to_dict()
+        sound = sha256(utterance.path) if utterance.path.is_file() else "missing"
+        seen = json.dumps({**plain, "path": sound}, sort_keys=True)
+        return cls(name, {"recording": plain, **asks}, hashlib.sha256(seen.encode()).hexdigest()[:32])
+
+    def heard(self, *, mono: bool = True) -> Audio:
+        """The recording of an item that is about one.
+
+        :param mono: [1, 1, N]; else with the channels that it has.
+        :raises AudioError: it cannot be read, or holds no speech.
+        """
+        u = Utterance.from_dict(self.asks["recording"])
+        if mono or u.channel is not None:
+            return u.load()
+        return Audio.load(u.path, start=u.start, seconds=u.duration)
+
 
 @dataclass
 class Kept:
@@ -54,7 +76,8 @@ class Kept:
     answers: dict[str, Answer] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     """Why an item has no answer."""
-    _identities: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
+    """Of the items that have an answer, or a reason why not."""
 
     def __post_init__(self) -> None:
         self.header = {"format": FORMAT, **json.loads(json.dumps(self.header))}
@@ -69,9 +92,18 @@ class Kept:
         for line in lines[1:]:
             self._take(line)
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What a file has, whoever answered; nothing where there is none."""
+        lines = list(_lines(path))
+        found = cls(None, lines[0] if lines else {})
+        for line in lines[1:]:
+            found._take(line)
+        return found
+
     def missing(self, items: list[Item]) -> list[Item]:
         """Those that have neither an answer nor a reason why not."""
-        return [i for i in items if self._identities.get(i.id) != i.identity]
+        return [i for i in items if self.identities.get(i.id) != i.identity]
 
     def add(self, item: Item, answer: Answer | None = None, *, failure: str | None = None) -> None:
         """Keep an answer, or why there is none."""
@@ -84,7 +116,7 @@ class Kept:
     def _take(self, line: Mapping[str, Any]) -> None:
         self.answers.pop(line["id"], None)
         self.failed.pop(line["id"], None)
-        self._identities[line["id"]] = line["of"]
+        self.identities[line["id"]] = line["of"]
         if line.get("failure") is None:
             self.answers[line["id"]] = line["answer"]
         else:

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lalia.audio import Audio
-from lalia.data import Utterance
 from lalia.errors import DataError
 from lalia.evaluation.benchmarks.base import Figure, Found
 from lalia.evaluation.benchmarks.bundled import questions
@@ -14,7 +12,6 @@ from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.pair_scores import likelihood
 from lalia.evaluation.results import data_identity
 from lalia.evaluation.statistics import bootstrap_ratio
-from lalia.files import sha256
 
 if TYPE_CHECKING:
     from lalia.evaluation.benchmarks.bench import Bench
@@ -32,23 +29,16 @@ class Likelihood(InSteps):
 
     name = "likelihood"
     about = "how well speech is foreseen"
+    parts = ("tokenizer", "lm")
 
     def check(self, model: Any) -> None:
         likelihood(model, [questions(1)[0].load()])
 
-    def _recordings(self, bench: "Bench") -> list[Utterance]:
-        if bench.data is None:
-            return [q.utterance for q in questions(bench.limit)]
-        return sorted(bench.data, key=lambda u: u.id)[: bench.limit]
-
     def items(self, bench: "Bench") -> list[Item]:
-        return [
-            Item.of(u.id, {"path": str(u.path), "start": u.start, "seconds": u.duration}, {"path": sha256(u.path)[:32]})
-            for u in self._recordings(bench)
-        ]
+        return [Item.hearing(u.id, u) for u in bench.recordings]
 
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
-        heard = [Audio.load(i.asks["path"]).mono().cut(i.asks["start"], i.asks["seconds"]) for i in items]
+        heard = [i.heard() for i in items]
         scored = likelihood(model, heard)
         return [
             {"log_prob": round(s.sum, 4), "tokens": s.tokens, "seconds": a.seconds}
@@ -56,7 +46,7 @@ class Likelihood(InSteps):
         ]
 
     def score(self, bench: "Bench", kept: Kept) -> Found:
-        recordings = self._recordings(bench)
+        recordings = bench.recordings
         items: list[Mapping[str, Any]] = [{"id": key, **answer} for key, answer in sorted(kept.answers.items())]
         if not items:
             raise DataError(f"No recording was scored: {next(iter(kept.failed.values()), 'there is none')}")

@@ -42,6 +42,8 @@ class MinimalPairs(InSteps):
     :param about: what is asked, in words.
     """
 
+    parts = ("tokenizer", "lm")
+
     def __init__(self, name: str = "pairs", about: str = "the better recording of two is found more likely") -> None:
         self.name, self.about = name, about
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lalia.errors import ConfigError
 from lalia.evaluation.benchmarks.answers import Answers
 from lalia.evaluation.benchmarks.base import Benchmark
+from lalia.evaluation.benchmarks.bit_rate import BitRate
 from lalia.evaluation.benchmarks.continuations import Continuations
 from lalia.evaluation.benchmarks.cross_modal import CrossModal
 from lalia.evaluation.benchmarks.latency import Latency
@@ -17,9 +18,12 @@ from lalia.evaluation.benchmarks.memory import Memory
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs, OfItsOwn
 from lalia.evaluation.benchmarks.phones import Phones
 from lalia.evaluation.benchmarks.prosody import Prosodies
+from lalia.evaluation.benchmarks.resynthesis import Resynthesis
 from lalia.evaluation.benchmarks.robustness import Robustness
 from lalia.evaluation.benchmarks.say import Say
 from lalia.evaluation.benchmarks.scenes import Scenes
+from lalia.evaluation.benchmarks.speech_pairs import SpeechPairs
+from lalia.evaluation.benchmarks.speed import Speed
 from lalia.evaluation.benchmarks.stsp import STSP
 from lalia.evaluation.benchmarks.suites import SUITES
 from lalia.evaluation.benchmarks.superb import SUPERB
@@ -43,6 +47,7 @@ _ALL: tuple[Benchmark, ...] = (
     Robustness(),
     *(OfItsOwn(name) for name, made in MINI_SETS.items() if made.chance is not None),
     Phones(),
+    BitRate(),
 )
 """Those that are meant where none is named."""
 _OF_FILES: tuple[Benchmark, ...] = (
@@ -56,7 +61,18 @@ _OF_FILES: tuple[Benchmark, ...] = (
     *SUPERB,
 )
 BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*_ALL, Scenes(), Continuations(), Likelihood(), Prosodies(), *_OF_FILES)
+    benchmark.name: benchmark
+    for benchmark in (
+        *_ALL,
+        Scenes(),
+        SpeechPairs(),
+        Resynthesis(),
+        Continuations(),
+        Likelihood(),
+        Prosodies(),
+        Speed(),
+        *_OF_FILES,
+    )
 }
 OF_FILES = frozenset(benchmark.name for benchmark in _OF_FILES)
 """Those that read files of a published form (``Bench.path``), and no manifest of recordings (``Bench.data``)."""
@@ -65,17 +81,20 @@ Goal = Mapping[str, float | str]
 """``floor``, the least that will do, and ``aim``: numbers, or words where there is no number."""
 
 
-def find(names: Sequence[str]) -> list[Benchmark]:
+def find(names: Sequence[str | Benchmark]) -> list[Benchmark]:
     """The benchmarks of these names, each once; where there is none, all but those that take as long again.
+
+    :param names: a benchmark is itself.
 
     :raises ConfigError: one is unknown; the nearest is named.
     """
     for name in names:
-        if name not in BENCHMARKS:
+        if isinstance(name, str) and name not in BENCHMARKS:
             close = difflib.get_close_matches(name, BENCHMARKS, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(BENCHMARKS)}."
             raise ConfigError(f"There is no benchmark {name!r}. {hint}")
-    return [BENCHMARKS[name] for name in dict.fromkeys(names)] or list(_ALL)
+    found = (BENCHMARKS[name] if isinstance(name, str) else name for name in names)
+    return list({benchmark.name: benchmark for benchmark in found}.values()) or list(_ALL)
 
 
 @cache

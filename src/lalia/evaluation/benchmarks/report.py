@@ -8,6 +8,7 @@ __all__ = ["table", "verdict"]
 
 _DIGITS = {
     "ms": 0,
+    "ms/s": 1,
     "MB": 0,
     "ms/turn": 1,
     "MB/turn": 2,

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 from lalia.errors import ConfigError, LaliaError
-from lalia.evaluation.benchmarks.base import Found
+from lalia.evaluation.benchmarks.base import PARTS, Found, Part
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class InSteps(ABC):
     one_by_one = False
     """Whether items are no faster at once: then one that fails has no other asked again, and each is kept as it comes.
     """
+    parts: tuple[Part, ...] = PARTS
 
     @abstractmethod
     def check(self, model: Any) -> None: ...

@@ -34,7 +34,7 @@ _SHORTEST = 0.1
 
 
 class STSP(InSteps):
-    """Prompts that are gone on with in each direction whose continuations there is a classifier of (`bench.judges`).
+    """Prompts that are gone on with in each direction whose continuations a classifier knows (`bench.judge_paths`).
 
     Speech behind speech is asked for in seconds (``continue_``), which any model that goes on with speech can be asked,
     at the temperature of the protocol; the rest of its sampling is then the recipe's. Where there is text, what is
@@ -61,7 +61,7 @@ class STSP(InSteps):
 
     def _classifiers(self, bench: "Bench") -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for weights in bench.judges:
+        for weights in bench.judge_paths:
             classifier = sentiment_classifier(weights)
             found[classifier.modality] = classifier
         if not found:

@@ -54,7 +54,7 @@ _ABILITIES = {
 
 
 class TalkingTurns(InSteps):
-    """Dialogues of a user (``B``) with the model (``A``), every 40 ms of which a judge (`bench.judges`) looks at.
+    """Dialogues of a user (``B``) with the model (``A``), every 40 ms of which a judge (`bench.judge_paths`) looks at.
 
     Without files the model talks to the users of the bundled scenes. With `bench.path` what was said is there already,
     and the model is asked nothing: a folder of two-channel recordings, the user first, or of Full-Duplex-Bench's
@@ -145,13 +145,13 @@ class TalkingTurns(InSteps):
 
 
 def _judge_of(bench: "Bench") -> TurnJudge | Path:
-    if len(bench.judges) != 1:
+    if len(bench.judge_paths) != 1:
         raise ConfigError(
             "One judge tells what turns are to be taken. Name the path of ESPnet's (Turn_taking_prediction_SWBD), or "
             "of the file of its likelihoods, with --judge."
         )
-    path = Path(bench.judges[0])
-    return path if path.is_file() else TurnJudge(bench.judges[0])
+    path = Path(bench.judge_paths[0])
+    return path if path.is_file() else TurnJudge(bench.judge_paths[0])
 
 
 def _talk(model: Any, x: Mapping[str, Any]) -> Answer:

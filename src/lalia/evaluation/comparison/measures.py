@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from lalia.evaluation.benchmarks import goals
-from lalia.evaluation.statistics import Estimate, bootstrap
+from lalia.evaluation.statistics import Estimate
 
-__all__ = ["GROUPS", "Column", "Measure", "Reading", "read", "reference_of"]
+__all__ = ["GROUPS", "Column", "Measure", "Reading", "read"]
 
 GROUPS: Mapping[str, tuple[str, str]] = {
     "resynthesis": ("Resynthesis", "重新合成"),
@@ -76,137 +74,125 @@ class Column:
     references: dict[str, Estimate] = field(default_factory=dict)
 
 
+_KNOWN: Mapping[str, tuple[Measure, ...]] = {
+    "resynthesis": (
+        Measure("wer", "resynthesis", "WER", "share", "lower", chief=True),
+        Measure("cer", "resynthesis", "CER", "share", "lower"),
+    ),
+    "mini-phones": (
+        Measure("abx_within", "units", "ABX error within speakers", "share", "lower", chief=True),
+        Measure("abx_across", "units", "ABX error across speakers", "share", "lower"),
+        Measure("pnmi", "units", "PNMI", "share", "higher"),
+        Measure("phone_purity", "units", "phone purity", "share", "higher"),
+        Measure("cluster_purity", "units", "cluster purity", "share", "higher"),
+    ),
+    "bit-rate": (Measure("measured", "units", "bit rate by entropy", "bit/s", "lower"),),
+    "continuations": (
+        Measure("geometric", "continuation", "perplexity", "perplexity", "lower", "log", chief=True),
+        Measure("vert", "continuation", "VERT", "share", None),
+        Measure("dnsmos", "continuation", "rating by DNSMOS", "MOS", "higher", chief=True),
+        Measure("sim_o", "continuation", "similarity of the voice to that of the prompt", "ratio", "higher"),
+    ),
+    "speed": (
+        Measure("encode", "cost", "time to hear a second of sound", "ms/s", "lower", "median"),
+        Measure("lm", "cost", "time of the language model for a second of sound", "ms/s", "lower", "median"),
+        Measure("token", "cost", "time of a token of the language model", "ms", "lower", "median"),
+        Measure("vocode", "cost", "time to speak a second of sound", "ms/s", "lower", "median"),
+        Measure("both", "cost", "time to hear and speak a second of sound", "ms/s", "lower", "median", chief=True),
+    ),
+}
+"""What is said of the figures of some benchmarks; of others all are shown as they are."""
+
+
 def read(comparison: Mapping[str, Any]) -> list[Column]:
     """The measures of a comparison, as `gather` gives it; in the order of their groups."""
     columns: dict[str, Column] = {}
-    seed = comparison["settings"]["seed"]
-
-    def add(name: str, measure: Measure, reading: Reading) -> None:
-        if math.isfinite(reading.estimate.value):
-            columns.setdefault(measure.key, Column(measure)).readings[name] = reading
-
     for model in comparison["models"]:
-        for work, result in model["works"].items():
-            found = {
-                "resynthesis": lambda r: _resynthesis(r, comparison["models"]),
-                "units": _units,
-                "bit-rate": _bit_rate,
-                "continuation": _continuation,
-                "speed": lambda r: _speed(r, seed),
-            }.get(work, _benchmark)(result)
-            for measure, reading in found:
-                add(model["name"], measure, reading)
-        for measure, reading in _size(model["parts"]):
-            add(model["name"], measure, reading)
-    _references(comparison, columns)
+        found = [f for name, result in model["results"].items() for f in _measures(name, result)]
+        for measure, reading in (*found, *_size(model["parts"])):
+            if math.isfinite(reading.estimate.value):
+                columns.setdefault(measure.key, Column(measure)).readings[model["name"]] = reading
+    for model in comparison["models"]:
+        for name, result in model["results"].items():
+            for key, label, estimate in _references(name, result, columns):
+                columns[key].references[label] = estimate
     order = list(GROUPS)
     return sorted(columns.values(), key=lambda c: order.index(c.measure.group))
 
 
-def _estimate(data: Mapping[str, Any]) -> Estimate:
-    return Estimate(**{k: math.nan if data[k] is None else data[k] for k in ("value", "low", "high")}, n=data["n"])
-
-
-def _exact(value: float) -> Estimate:
-    return Estimate(float(value), float(value), float(value), 1)
-
-
 Found = Iterator[tuple[Measure, Reading]]
+_Items = Mapping[str, tuple[float, float]]
 
 
-def reference_of(models: Sequence[Mapping[str, Any]]) -> str:
-    """What errors are counted against: the texts where all recordings have one, else the second recogniser."""
-    items = [i for m in models if "resynthesis" in m["works"] for i in m["works"]["resynthesis"]["items"]]
-    return "text" if items and all("text" in i["edits"] for i in items) else "second"
+def _measures(name: str, result: Mapping[str, Any]) -> Found:
+    if "reductions" in result["settings"]:
+        yield from _pairs(name, result)
+    elif name in _KNOWN:
+        figures, items = _figures(name, result), _items(name, result)
+        for m in _KNOWN[name]:
+            if m.key in figures:
+                yield replace(m, key=f"{name}.{m.key}"), Reading(figures[m.key], items.get(m.key, {}))
+    else:
+        for f in result["figures"]:
+            key = f"{name}.{f['key']}"
+            measure = Measure(key, "benchmarks", f"{name}: {f['about']}", f["unit"], _better(key))
+            yield measure, Reading(Estimate.from_dict(f))
 
 
-def _resynthesis(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> Found:
-    reference = reference_of(models)
-    rates = result["summary"]["all"].get(reference)
-    for kind, chief in (("wer", True), ("cer", False)) if rates else ():
-        items = {}
-        for i in result["items"]:
-            edits = i["edits"][reference][kind]["resynthesis"]
-            items[i["id"]] = (float(_errors(edits)), float(edits["length"]))
-        measure = Measure(f"resynthesis.{kind}", "resynthesis", kind.upper(), "share", "lower", chief=chief)
-        yield measure, Reading(_estimate(rates[kind]["resynthesis"]), items)
+def _figures(name: str, result: Mapping[str, Any]) -> dict[str, Estimate]:
+    """By key; of continuations, those at the temperature that is shown, and those of the truth with ``_truth``."""
+    shown = f"_{result['settings']['shown']}" if name == "continuations" else ""
+    return {f["key"].removesuffix(shown): Estimate.from_dict(f) for f in result["figures"]}
+
+
+def _items(name: str, result: Mapping[str, Any]) -> dict[str, _Items]:
+    """Numerators and denominators of figures, by id."""
+    items, details = result["items"], result.get("details", {})
+    match name:
+        case "resynthesis":
+            against = result["settings"]["reference"]
+            found = {
+                kind: {i["id"]: i["edits"][against][kind]["resynthesis"] for i in items} for kind in ("wer", "cer")
+            }
+            return {
+                kind: {k: (float(_errors(e)), float(e["length"])) for k, e in edits.items()}
+                for kind, edits in found.items()
+            }
+        case "mini-phones":
+            return {f"abx_{speaker}": _phone_pairs(pairs) for speaker, pairs in details["pairs"].items()}
+        case "continuations":
+            at_shown = details[result["settings"]["shown"]]
+            parts = {
+                "geometric": (at_shown.get("perplexity"), "nll"),
+                "dnsmos": (details.get("quality"), "mos"),
+                "sim_o": (details.get("similarity"), "similarity"),
+            }
+            return {
+                key: {i["id"]: (i[field], 1.0) for i in part["items"]}
+                for key, (part, field) in parts.items()
+                if part is not None
+            }
+        case "speed":
+            return {m.key: {i["id"]: (i[m.key], 1.0) for i in items if m.key in i} for m in _KNOWN["speed"]}
+    return {}
 
 
 def _errors(edits: Mapping[str, int]) -> int:
     return edits["substitutions"] + edits["deletions"] + edits["insertions"]
 
 
-def _units(result: Mapping[str, Any]) -> Found:
-    for speaker, found in result["abx"].items():
-        sums: dict[str, list[float]] = {}
-        for pair in found["pairs"]:
-            sums.setdefault(" ".join(sorted(pair["pair"])), []).append(pair["error"])
-        items = {pair: (math.fsum(errors), float(len(errors))) for pair, errors in sums.items()}
-        about = f"ABX error {speaker} speakers"
-        measure = Measure(f"units.abx_{speaker}", "units", about, "share", "lower", chief=speaker == "within")
-        yield measure, Reading(_estimate(found["error"]), items)
-    for key, about in (("pnmi", "PNMI"), ("phone_purity", "phone purity"), ("cluster_purity", "cluster purity")):
-        if "phones" in result:
-            yield Measure(f"units.{key}", "units", about, "share", "higher"), Reading(_estimate(result["phones"][key]))
-
-
-def _bit_rate(result: Mapping[str, Any]) -> Found:
-    timed = result["with_durations"] is not None
-    measure = Measure("bit_rate.measured", "units", "bit rate by entropy", "bit/s", "lower")
-    yield measure, Reading(_estimate(result["with_durations" if timed else "codes"]))
-
-
-def _continuation(result: Mapping[str, Any]) -> Found:
-    if "perplexity" in result:
-        part = result["perplexity"]
-        items = {i["id"]: (i["nll"], 1.0) for i in part["items"]}
-        measure = Measure("continuation.perplexity", "continuation", "perplexity", "nats", "lower", "log", chief=True)
-        yield measure, Reading(_estimate(part["summary"]["geometric"]), items)
-    diversity = result["diversity"]["summary"]
-    yield Measure("continuation.vert", "continuation", "VERT", "ratio", None), Reading(_estimate(diversity["vert"]))
-    if "quality" in result:
-        part = result["quality"]
-        name = part["settings"]["predictor"]["name"]
-        items = {i["id"]: (i["mos"], 1.0) for i in part["items"]}
-        measure = Measure("continuation.mos", "continuation", f"rating by {name}", "MOS", "higher", chief=True)
-        yield measure, Reading(_estimate(part["summary"]["mos"]), items)
-    if "similarity" in result:
-        part = result["similarity"]
-        items = {i["id"]: (i["similarity"], 1.0) for i in part["items"]}
-        about = "similarity of the voice to that of the prompt"
-        measure = Measure("continuation.similarity", "continuation", about, "ratio", "higher")
-        yield measure, Reading(_estimate(part["summary"]["sim_o"]), items)
-
-
-_TIMES = {
-    "encode": "time to hear a second of sound",
-    "lm": "time of the language model for a second of sound",
-    "token": "time of a token of the language model",
-    "vocode": "time to speak a second of sound",
-}
-
-
-def _speed(result: Mapping[str, Any], seed: int) -> Found:
-    times = {name: {i["id"]: (i[name], 1.0) for i in result["items"] if name in i} for name in _TIMES}
-    for name, items in times.items():
-        if items:
-            unit = "ms" if name == "token" else "ms/s"
-            yield Measure(f"speed.{name}", "cost", _TIMES[name], unit, "lower", "median"), _median(items, seed)
-    both = {k: (v[0] + times["vocode"][k][0], 1.0) for k, v in times["encode"].items() if k in times["vocode"]}
-    if both:
-        about = "time to hear and speak a second of sound"
-        yield Measure("speed.resynthesis", "cost", about, "ms/s", "lower", "median", chief=True), _median(both, seed)
-
-
-def _median(items: Mapping[str, tuple[float, float]], seed: int) -> Reading:
-    values = [items[k][0] for k in sorted(items)]
-    return Reading(bootstrap(lambda x: np.median(x, axis=1), values, seed=seed), items)
+def _phone_pairs(pairs: Sequence[Mapping[str, Any]]) -> _Items:
+    """The errors of two phones, whichever is told from the other."""
+    sums: dict[str, list[float]] = {}
+    for pair in pairs:
+        sums.setdefault(" ".join(sorted(pair["pair"])), []).append(pair["error"])
+    return {pair: (math.fsum(errors), float(len(errors))) for pair, errors in sums.items()}
 
 
 def _size(parts: Mapping[str, Any]) -> Found:
     rate = parts["stream"]["nominal_bit_rate"]
     if rate is not None:
-        yield Measure("bit_rate.nominal", "units", "nominal bit rate", "bit/s", "lower", "exact"), Reading(_exact(rate))
+        yield Measure("bit-rate.nominal", "units", "nominal bit rate", "bit/s", "lower", "exact"), Reading(_exact(rate))
     total = sum(parts["parameters"].values())
     yield (
         Measure("size.parameters", "cost", "number of parameters", "parameters", "lower", "exact"),
@@ -214,27 +200,22 @@ def _size(parts: Mapping[str, Any]) -> Found:
     )
 
 
-def _benchmark(result: Mapping[str, Any]) -> Found:
-    for name, part in result["results"].items():
-        pairs = "counts" in part["settings"]
-        for figure in part["figures"]:
-            key = f"{name}.{figure['key']}"
-            if not pairs:
-                measure = Measure(key, "benchmarks", f"{name}: {figure['about']}", figure["unit"], _better(key))
-                yield measure, Reading(_estimate(figure))
-                continue
-            task, _, reduction = figure["key"].rpartition(".")
-            if reduction not in _REDUCTIONS:
-                continue  # a reference
-            items = _wins(part["items"], task, reduction)
-            label = name if task in name else f"{name}, {task}"
-            about = f"accuracy in {label} by {_REDUCTIONS[reduction]}"
-            chief = reduction in _SHOWN_FIRST and not (reduction == "mean" and _has(part, f"{task}.continuation_mean"))
-            yield Measure(key, "likelihood", about, "share", "higher", chief=chief), Reading(_estimate(figure), items)
+def _exact(value: float) -> Estimate:
+    return Estimate(float(value), float(value), float(value), 1)
 
 
-def _has(part: Mapping[str, Any], key: str) -> bool:
-    return any(f["key"] == key for f in part["figures"])
+def _pairs(name: str, result: Mapping[str, Any]) -> Found:
+    """Accuracies over pairs, each with the wins of its pairs."""
+    keys = {f["key"] for f in result["figures"]}
+    for figure in result["figures"]:
+        task, _, reduction = figure["key"].rpartition(".")
+        if reduction not in _REDUCTIONS:
+            continue  # a reference
+        label = name if task in name else f"{name}, {task}"
+        about = f"accuracy in {label} by {_REDUCTIONS[reduction]}"
+        chief = reduction in _SHOWN_FIRST and not (reduction == "mean" and f"{task}.continuation_mean" in keys)
+        measure = Measure(f"{name}.{figure['key']}", "likelihood", about, "share", "higher", chief=chief)
+        yield measure, Reading(Estimate.from_dict(figure), _wins(result["items"], task, reduction))
 
 
 def _better(key: str) -> Literal["lower", "higher"] | None:
@@ -254,25 +235,28 @@ def _wins(items: Sequence[Mapping[str, Any]], task: str, reduction: str) -> dict
     return {key: (math.fsum(w) / len(w), 1.0) for key, w in wins.items()}
 
 
-def _references(comparison: Mapping[str, Any], columns: Mapping[str, Column]) -> None:
-    """Add what is no model to the columns."""
-    for model in comparison["models"]:
-        if "resynthesis" in model["works"]:
-            rates = model["works"]["resynthesis"]["summary"]["all"].get(reference_of(comparison["models"]), {})
-            for kind, found in rates.items():
-                if f"resynthesis.{kind}" in columns:
-                    columns[f"resynthesis.{kind}"].references["the original"] = _estimate(found["original"])
-        for result in model["works"].values():
-            for name, part in result.get("results", {}).items():
-                _of_pairs(name, part, columns)
-    if comparison["recording"] is not None:
-        for measure, reading in _continuation(comparison["recording"]):
-            if measure.key in columns:
-                columns[measure.key].references["the recording going on"] = reading.estimate
+def _references(
+    name: str, result: Mapping[str, Any], columns: Mapping[str, Column]
+) -> Iterator[tuple[str, str, Estimate]]:
+    """What is no model, of the columns of a benchmark: the original, the truth, chance, a text model, a cascade."""
+    if "reductions" in result["settings"]:
+        yield from _of_pairs(name, result, columns)
+        return
+    suffix, label = {
+        "resynthesis": ("_original", "the original"),
+        "continuations": ("_truth", "the recording going on"),
+    }.get(name, ("", ""))
+    if label:
+        for key, estimate in _figures(name, result).items():
+            column = f"{name}.{key.removesuffix(suffix)}"
+            if key.endswith(suffix) and column in columns:
+                yield column, label, estimate
 
 
-def _of_pairs(name: str, part: Mapping[str, Any], columns: Mapping[str, Column]) -> None:
-    by_key = {f["key"]: f for f in part["figures"]}
+def _of_pairs(
+    name: str, result: Mapping[str, Any], columns: Mapping[str, Column]
+) -> Iterator[tuple[str, str, Estimate]]:
+    by_key = {f["key"]: f for f in result["figures"]}
     for key, column in columns.items():
         if column.measure.group != "likelihood" or not key.startswith(f"{name}."):
             continue
@@ -286,4 +270,4 @@ def _of_pairs(name: str, part: Mapping[str, Any], columns: Mapping[str, Column])
             (f"cascade_{whole}", f"a cascade: recogniser and text model{behind}"),
         ):
             if (figure := by_key.get(f"{task}.{suffix}")) is not None and figure["value"] is not None:
-                column.references[label] = _estimate(figure)
+                yield key, label, Estimate.from_dict(figure)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lalia.evaluation.comparison.differences import effects
-from lalia.evaluation.comparison.measures import GROUPS, Column, read, reference_of
+from lalia.evaluation.comparison.measures import GROUPS, Column, read
 from lalia.evaluation.comparison.plots import Point, Side, plot
 from lalia.evaluation.comparison.sound import data_url
 from lalia.evaluation.comparison.tables import (
@@ -25,7 +25,7 @@ from lalia.files import atomic_write
 
 __all__ = ["save_page", "summary"]
 
-_COSTS = ("bit_rate.measured", "speed.resynthesis", "size.parameters")
+_COSTS = ("bit-rate.measured", "speed.both", "size.parameters")
 """What qualities are drawn against."""
 
 
@@ -96,7 +96,7 @@ def save_page(comparison: Mapping[str, Any], folder: str | Path, output: str | P
         "plots": ("Quality against cost", "品質與成本", _plots(chief, columns, models)),
         "figures": ("All figures", "所有數據", _figures(columns, models, seed)),
         "sound": ("Sound side by side", "並排聆聽", _sound(comparison, Path(folder), audio)),
-        "left": ("Left out", "未評項目", left_out(models, comparison["missing"])),
+        "left": ("Left out and noted", "未評項目與附註", left_out(models, comparison["missing"])),
         "how": ("How it was measured", "評測方式", _how(comparison)),
     }
     sections = {key: s for key, s in sections.items() if s[2]}
@@ -172,43 +172,75 @@ def _plots(chief: Sequence[Column], columns: Sequence[Column], models: Sequence[
 
 def _sound(comparison: Mapping[str, Any], folder: Path, audio: int) -> str:
     found = ""
-    models = comparison["models"]
-    for work, title, about in (
-        ("resynthesis", "Resynthesis", "重新合成"),
-        ("continuation", "Continuations", "續說"),
+    models = list(enumerate(comparison["models"], start=1))
+    for benchmark, title, about, card in (
+        ("resynthesis", "Resynthesis", "重新合成", _resynthesis),
+        ("continuations", "Continuations", "續說", _continuation),
     ):
-        able = [(n, m) for n, m in enumerate(models, start=1) if work in m["works"]]
-        ids = list(dict.fromkeys(i["id"] for _, m in able for i in m["works"][work]["items"]))[:audio]
-        cards = "".join(_card(comparison, folder, work, i, able) for i in ids)
+        able = [(n, m, m["results"][benchmark]) for n, m in models if benchmark in m["results"]]
+        ids = list(dict.fromkeys(i for _, _, r in able for i in _spoken(r)))[:audio]
+        cards = "".join(
+            f'<article class="card"><h4>{escape(i)}</h4><div class="players">{card(folder, i, able)}</div></article>'
+            for i in ids
+        )
         if cards:
             found += f'<h3>{title} <span lang="zh-Hant">{about}</span></h3>{cards}'
     return found
 
 
-def _card(
-    comparison: Mapping[str, Any], folder: Path, work: str, item: str, able: Sequence[tuple[int, Mapping[str, Any]]]
-) -> str:
-    """One recording, and what the models make of it."""
-    seconds, prompt = comparison["settings"]["seconds"], comparison["settings"]["prompt_seconds"]
-    original = folder / "original" / f"{file_name(item)}.flac"
-    file = f"{file_name(item)}.wav"
-    if work == "continuation":
-        players = [_player("the prompt", data_url(original, seconds=prompt), "")]
-        true = {i["id"]: i["text"] for i in (comparison["recording"] or {"items": []})["items"]}
-        if item in true:
-            players.append(
-                _player("the recording going on", data_url(original, start=prompt, seconds=seconds), true[item])
-            )
-    else:
-        heard = next((i for _, m in able for i in m["works"][work]["items"] if i["id"] == item), None)
-        text = "" if heard is None else heard["text"] or heard["heard"]["original"]
-        players = [_player("the original", data_url(original), text)]
-    for n, m in able:
-        own = next((i for i in m["works"][work]["items"] if i["id"] == item), None)
-        text = "" if own is None else own["text"] if work == "continuation" else own["heard"]["resynthesis"]
-        url = data_url(folder / m["folder"] / work / file)
-        players.append(_player(f"{chip(n)} {escape(m['name'])}", url, text))
-    return f'<article class="card"><h4>{escape(item)}</h4><div class="players">{"".join(players)}</div></article>'
+_Able = Sequence[tuple[int, Mapping[str, Any], Mapping[str, Any]]]
+"""Models by their number, each with its result."""
+
+
+def _spoken(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The items of a result by recording; of continuations, those at the temperature that is shown."""
+    middle = result["settings"].get("temperatures", [None])
+    shown = middle[len(middle) // 2]
+    return {i.get("recording", i["id"]): i for i in result["items"] if i.get("temperature") == shown}
+
+
+def _resynthesis(folder: Path, recording: str, able: _Able) -> str:
+    """A recording, and what the models make of it."""
+    items = {n: _spoken(r).get(recording) for n, _, r in able}
+    text = next((i["text"] or i["heard"]["original"] for i in items.values() if i is not None), "")
+    players = [_player("the original", data_url(_original(folder, recording)), text)]
+    for n, m, r in able:
+        item = items[n]
+        url = data_url(_made(folder, m, r, "resynthesis", recording))
+        players.append(_player(_of(n, m), url, "" if item is None else item["heard"]["resynthesis"]))
+    return "".join(players)
+
+
+def _continuation(folder: Path, recording: str, able: _Able) -> str:
+    """The beginning of a recording, how it goes on, and how the models do."""
+    _, _, first = able[0]
+    prompt, seconds = (first["settings"][k] for k in ("prompt_seconds", "seconds"))
+    original = _original(folder, recording)
+    players = [_player("the prompt", data_url(original, seconds=prompt), "")]
+    truth = first["details"]["truth_texts"]
+    if recording in truth:
+        url = data_url(original, start=prompt, seconds=seconds)
+        players.append(_player("the recording going on", url, truth[recording]))
+    for n, m, r in able:
+        item = _spoken(r).get(recording)
+        if item is not None:
+            url = data_url(_made(folder, m, r, "continuations", item["id"]))
+            players.append(_player(_of(n, m), url, item["text"]))
+    return "".join(players)
+
+
+def _original(folder: Path, recording: str) -> Path:
+    return folder / "original" / f"{file_name(recording)}.flac"
+
+
+def _made(folder: Path, model: Mapping[str, Any], result: Mapping[str, Any], benchmark: str, item: str) -> Path:
+    """The sound of an item, in the folder of the model that answered."""
+    answered = file_name(result["of"]) if "of" in result else model["folder"]
+    return folder / answered / benchmark / "audio" / f"{file_name(item)}.flac"
+
+
+def _of(n: int, model: Mapping[str, Any]) -> str:
+    return f"{chip(n)} {escape(model['name'])}"
 
 
 def _player(title: str, url: str | None, text: str) -> str:
@@ -220,15 +252,23 @@ def _how(comparison: Mapping[str, Any]) -> str:
     """Settings, judges, versions, identities."""
     settings, models = comparison["settings"], comparison["models"]
     tools: dict[str, dict[str, None]] = {}
-    for result in (r for m in models for r in m["works"].values()):
-        _tools(result, "", tools)
+    results = [(m["name"], name, r) for m in models for name, r in m["results"].items()]
+    for _, _, result in results:
+        _tools({k: result.get(k) for k in ("settings", "details")}, "", tools)
     rows = [(k.replace("_", " "), _plain(v)) for k, v in settings.items()]
-    against = "the texts" if reference_of(models) == "text" else f"what {settings['second']} hears in the originals"
-    rows.append(("errors of resynthesis are counted against", against))
+    against = {r["settings"]["reference"] for _, name, r in results if name == "resynthesis"}
+    if against:
+        said = "the texts" if against == {"text"} else f"what {settings['second']} hears in the originals"
+        rows.append(("errors of resynthesis are counted against", said))
+    rows += [
+        (f"{name} of {model}", f"that of {r['of']}, which has the parts alike on which it hangs")
+        for model, name, r in results
+        if "of" in r
+    ]
     rows += [(f"judge: {role}", name) for role, names in sorted(tools.items()) for name in names]
     rows += [(f"version: {k}", v) for k, v in comparison["environment"].items()]
     rows += [(f"weights of {m['name']} (SHA-256)", m["identity"] or "unknown") for m in models]
-    seen = {json.dumps(e, sort_keys=True) for m in models for e in m["environments"].values()}
+    seen = {json.dumps(r["environment"], sort_keys=True) for _, _, r in results}
     if len(seen) > 1:
         rows.append(("environments", f"{len(seen)} different ones: results were made at different times"))
     listed = "".join(f"<tr><th scope=row>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows)
@@ -255,5 +295,5 @@ def _tools(value: Any, role: str, found: dict[str, dict[str, None]]) -> None:
             found.setdefault(role, {})[f"{value['name']}: {value['version']}"] = None
             return
         for key, inner in value.items():
-            if key not in ("items", "model", "environment"):
+            if key != "items":
                 _tools(inner, key, found)

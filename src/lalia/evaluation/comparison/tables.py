@@ -192,15 +192,13 @@ def _short(column: Column, name: str) -> str:
 
 
 def left_out(models: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> str:
-    """Why a model has no figures in a work, or is not there at all."""
+    """Why a model has no figures in a benchmark, or is not there at all, and what there is to say of others."""
     rows = [
         f"<tr><th scope=row>{escape(name)}</th><td>everything</td><td>{escape(reason)}</td></tr>"
         for name, reason in missing.items()
     ]
     for n, m in enumerate(models, start=1):
-        reasons = list(m["left_out"].items())
-        for work, result in m["works"].items():
-            reasons += [(f"{work}, {part}", why) for part, why in result.get("left_out", {}).items()]
+        reasons = [*m["left_out"].items(), *((b, why) for b, r in m["results"].items() for why in r["notes"])]
         rows += [
             f"<tr><th scope=row>{chip(n)} {escape(m['name'])}</th><td>{escape(w)}</td><td>{escape(r)}</td></tr>"
             for w, r in reasons
@@ -208,5 +206,6 @@ def left_out(models: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) ->
     if not rows:
         return ""
     return _scroll(
-        f"<table>{_head(['Model', 'Work', 'Why'], sortable=False)}<tbody>{''.join(rows)}</tbody></table>", "Left out"
+        f"<table>{_head(['Model', 'Benchmark', 'Why'], sortable=False)}<tbody>{''.join(rows)}</tbody></table>",
+        "Left out",
     )

@@ -45,7 +45,7 @@ _UNITS = {
     "share": " %",
     "MOS": "",
     "ratio": "",
-    "nats": "",
+    "perplexity": "",
     "parameters": " M",
     "ms/s": " ms",
     "times": " times",

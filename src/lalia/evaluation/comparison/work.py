@@ -1,38 +1,34 @@
-"""The same work over several models: whatever each can do, kept in a folder, so that a run that was stopped goes on.
+"""The same benchmarks for several models, each on a bench of its own, kept in a folder, so that a run that was stopped
+goes on.
 
-In the folder there are ``comparison.json``, which says who is compared, and a folder for each model with its parts
-(``model.json``), a file for each work, and the sound that was made.
+In the folder there are ``comparison.json``, which says who is compared in what; the recordings (``original``); what the
+judges heard (``heard``); and for each model a folder as its bench has it, with ``results.jsonl``: a line for its parts
+and a line for each benchmark.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lalia.data import Manifest
 from lalia.errors import ConfigError, DataError, LaliaError
-from lalia.evaluation.benchmarks import Bench, evaluate
+from lalia.evaluation.benchmarks import Bench, Judges, evaluate
+from lalia.evaluation.benchmarks.base import Benchmark
+from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
+from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.comparison.parts import parts_of
-from lalia.evaluation.comparison.works import WORKS, Task, true_continuations
+from lalia.evaluation.comparison.sharing import identities, same_parts
 from lalia.evaluation.folders import file_name, make_folder
-from lalia.evaluation.results import FORMAT, data_identity, environment, save_result
+from lalia.evaluation.results import FORMAT, code_identity, data_identity, environment, finite, save_result
 
-__all__ = ["RECORDING", "Subject", "compare", "gather"]
+__all__ = ["Subject", "compare", "gather"]
 
-RECORDING = "recording"
-"""Whose continuations are those of the recordings themselves; no model has its folder."""
-
-_MOVED_BY: Mapping[str, tuple[str, ...]] = {
-    "resynthesis": ("data", "seed", "judge", "second"),
-    "units": ("phones", "limit", "seed"),
-    "bit-rate": ("data",),
-    "continuation": ("data", "seed", "prompts", "prompt_seconds", "seconds", "judge", "text_lm"),
-    "speed": ("data", "seed", "prompt_seconds"),
-}
-"""The settings that move the figures of a work."""
-_OF_BENCHMARKS = ("given", "limit", "seed", "judge", "second", "text_lm")
+_ABOUT, _RESULTS, _ORIGINAL = "comparison.json", "results.jsonl", "original"
+_PARTS = Item("model", {}, "")
+"""What a model is made of, which is kept as benchmarks are."""
 
 
 @dataclass
@@ -42,11 +38,13 @@ class Subject:
     :param name: of its own among those compared.
     :param load: gives a model with its ``recipe``, or an `Alone`; called where there is work to do.
     :param identity: of its weights.
+    :param folder: that it is loaded from, by which parts are known that other models have too.
     """
 
     name: str
     load: Callable[[], Any]
     identity: str | None = None
+    folder: Path | None = None
 
     @cached_property
     def model(self) -> Any:
@@ -57,204 +55,203 @@ class Subject:
         self.__dict__.pop("model", None)
 
 
-@dataclass
-class _Kept:
-    """Files of one model, by what was done.
-
-    :param header: what moves the figures, by work.
-    """
-
-    folder: Path
-    owner: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    environment: Mapping[str, str] = field(default_factory=environment)
-
-    def header(self, work: str) -> dict[str, Any]:
-        moved = {k: self.settings[k] for k in _MOVED_BY.get(work, () if work == "model" else _OF_BENCHMARKS)}
-        return {"format": FORMAT, "work": work, "model": dict(self.owner), **moved}
-
-    def done(self, work: str) -> bool:
-        """
-        :raises DataError: there is a result of another run.
-        """
-        path = self.folder / f"{work}.json"
-        if not path.is_file():
-            return False
-        found, expected = _read(path), self.header(work)
-        there = found.get("header")
-        if not isinstance(there, dict) or there != expected:
-            keys = [k for k in expected if not isinstance(there, dict) or there.get(k) != expected[k]]
-            raise DataError(
-                f"{path} is of another run: it differs in its {', '.join(keys) or 'settings'}. Name another page, or "
-                "remove the file."
-            )
-        return found.get("result") is not None
-
-    def do(self, work: str, run: Callable[[], dict[str, Any]]) -> None:
-        """Do a work that is not done, or keep why it cannot be done."""
-        if self.done(work):
-            return
-        result, reason = None, None
-        try:
-            result = run()
-        except LaliaError as error:
-            reason = str(error)
-        record = {"header": self.header(work), "environment": self.environment, "left_out": reason, "result": result}
-        save_result(record, make_folder(self.folder) / f"{work}.json")
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
 
 
 def compare(
     subjects: Sequence[Subject],
-    task: Task,
+    benchmarks: Sequence[Benchmark],
     folder: str | Path,
     *,
-    works: Sequence[str] = tuple(WORKS),
-    benchmarks: Sequence[str] = (),
+    judges: Judges | None = None,
     data: Manifest | None = None,
+    limit: int | None = None,
+    seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, int, int], None] = _silent,
 ) -> dict[str, Any]:
-    """Do the same work with every model.
+    """Ask every model the same.
 
-    What a model cannot do is left out, and the reason kept. What the folder has already is not done again.
+    What a model cannot do is left out, and the reason kept. What the folder has already is not done again. Of models
+    that have alike all parts on which the answers to a benchmark hang, the first is asked, and its result is that of
+    the others too.
 
-    :param works: names out of `WORKS`.
-    :param benchmarks: names out of `lalia.evaluation.benchmarks`.
-    :param data: recordings for the benchmarks that transcribe; their own when not given.
-    :param tell: called with a line as each work begins.
+    :param judges: for all models; those of lalia when not given, which remember what they heard.
+    :param data: recordings; the benchmarks' own when not given.
+    :param limit: the first items only.
+    :param tell: called with a line as each benchmark begins.
     :returns: as `gather`.
-    :raises ConfigError: no model, two of one name, or an unknown work.
-    :raises DataError: there are no recordings, or the folder holds a result of other settings.
+    :raises ConfigError: no model or no benchmark, or two models of one name.
+    :raises DataError: there are no recordings, or the folder holds results of other weights under the same name.
     """
     names = [s.name for s in subjects]
     slugs = [file_name(n) for n in names]
-    if not subjects or len(set(slugs)) < len(slugs) or RECORDING in slugs:
+    if not subjects or len(set(slugs)) < len(slugs) or {_ORIGINAL, "heard"} & set(slugs):
         raise ConfigError(f"Models {', '.join(names) or 'none'} were given. Name each once, and one or more.")
-    if unknown := [w for w in works if w not in WORKS]:
-        raise ConfigError(f"There is no work {unknown[0]!r}. Choose from {', '.join(WORKS)}.")
-    if not task.utterances:
-        raise DataError("There are no recordings to work with. Name others.")
+    if not benchmarks:
+        raise ConfigError("Nothing was asked of the models. Name a benchmark.")
     place = make_folder(folder)
-    settings = _settings(task, works, benchmarks, data)
+    plain = Bench(
+        None,
+        "",
+        "",
+        data=data,
+        limit=limit,
+        seed=seed,
+        judges=Judges(place / "heard") if judges is None else judges,
+        progress=progress,
+    )
+    recordings = plain.recordings
+    if not recordings:
+        raise DataError("There are no recordings to work with. Name others.")
+    settings = _settings(plain)
+    asked = {b.name: _asked(b, plain, settings) for b in benchmarks}
     about = {
         "format": FORMAT,
         "benchmark": "compare",
         "models": names,
+        "asked": {name: item.identity for name, item in asked.items()},
         "settings": settings,
         "environment": environment(),
     }
-    save_result(about, place / "comparison.json")
-    kept = _Kept(place / RECORDING, {"name": RECORDING}, settings)
-    chosen = {u.id: u for u in (*task.utterances, *task.prompted)}
-    for u in chosen.values():
-        target = make_folder(place / "original") / f"{file_name(u.id)}.flac"
+    save_result(about, place / _ABOUT)
+    for u in recordings:
+        target = make_folder(place / _ORIGINAL) / f"{file_name(u.id)}.flac"
         if not target.is_file():
-            u.load().mono().save(target)
+            u.load().save(target)
+    before: list[tuple[str, Mapping[str, str], Kept]] = []
     for subject in subjects:
-        own = _Kept(place / file_name(subject.name), {"name": subject.name, "identity": subject.identity}, settings)
-
-        def ask(name: str, own: _Kept = own, subject: Subject = subject) -> dict[str, Any]:
-            if name in WORKS:
-                return WORKS[name](subject.model, task, own.folder / name)
-            return evaluate(_bench(subject, task, own.folder / "asked", data), [name], identity=subject.identity)
-
-        own.do("model", lambda subject=subject: parts_of(subject.model))  # type: ignore[misc]
-        # One that cannot be loaded keeps none beside it from its work.
-        for name in (*works, *benchmarks) if own.done("model") else ():
-            if not own.done(name):
-                tell(f"{subject.name}: {name}")
-            own.do(name, lambda name=name, ask=ask: ask(name))  # type: ignore[misc]
+        own = place / file_name(subject.name)
+        kept = Kept(own / _RESULTS, {"model": {"name": subject.name, "identity": subject.identity}})
+        if not _known(kept, _PARTS):
+            _keep(kept, _PARTS, lambda subject=subject: _described(subject))  # type: ignore[misc]
+        if _PARTS.id not in kept.answers:
+            continue  # one that cannot be loaded keeps none beside it from its work
+        parts = kept.answers[_PARTS.id]["identities"]
+        for benchmark in benchmarks:
+            item = asked[benchmark.name]
+            if _known(kept, item):
+                continue
+            done = [(name, p, k) for name, p, k in before if _has(k, item)]
+            if (same := same_parts(benchmark, parts, [p for _, p, _ in done])) is not None:
+                name, _, answered = done[same]
+                kept.add(item, {"of": name, **answered.answers[item.id]})
+                continue
+            tell(f"{subject.name}: {benchmark.name}")
+            _keep(kept, item, lambda s=subject, b=benchmark, own=own: _evaluated(plain, s, b, own))  # type: ignore[misc]
+        before.append((subject.name, parts, kept))
         subject.forget()
-    if "continuation" in works:
-        kept.do("continuation", lambda: true_continuations(task, kept.folder / "continuation"))
     return gather(place)
 
 
-def _settings(task: Task, works: Sequence[str], benchmarks: Sequence[str], data: Manifest | None) -> dict[str, Any]:
-    identity = data_identity(task.utterances)
+def _settings(bench: Bench) -> dict[str, Any]:
+    recordings, judges = bench.recordings, bench.judges
     return {
-        "works": list(works),
-        "benchmarks": list(benchmarks),
-        "data": identity,
-        "given": None if data is None else identity,
-        "recordings": len(task.utterances),
-        "seconds_of_recordings": sum(u.duration for u in task.utterances),
-        "limit": task.limit,
-        "seed": task.seed,
-        "prompts": task.prompts,
-        "prompt_seconds": task.prompt_seconds,
-        "seconds": task.seconds,
-        "phones": "mini-phones" if task.phones is None else task.phones.name,
-        "judge": task.judges.judge_weights,
-        "second": task.judges.second_weights,
-        "text_lm": task.judges.text_lm_weights,
+        "data": data_identity(recordings),
+        "given": bench.data is not None,
+        "recordings": len(recordings),
+        "seconds_of_recordings": sum(u.duration for u in recordings),
+        "limit": bench.limit,
+        "seed": bench.seed,
+        "judge": judges.judge_weights,
+        "second": judges.recognizer_weights,
+        "text_lm": judges.text_lm_weights,
     }
 
 
-def _bench(subject: Subject, task: Task, folder: Path, data: Manifest | None) -> Bench:
+def _asked(benchmark: Benchmark, bench: Bench, settings: Mapping[str, Any]) -> Item:
+    """A benchmark with all that moves its figures."""
+    own = {k: str(v) for k, v in vars(benchmark).items() if not k.startswith("_")}
+    own |= dict(benchmark.settings(bench)) if isinstance(benchmark, InSteps) else {}
+    return Item.of(benchmark.name, {**settings, **own})
+
+
+def _has(kept: Kept, item: Item) -> bool:
+    return item.id in kept.answers and not kept.missing([item])
+
+
+def _refused(item: Item) -> Item:
+    """An item that a model cannot answer, by the code that found it out; another may find otherwise."""
+    return Item(item.id, {}, f"{item.identity} {code_identity()}")
+
+
+def _known(kept: Kept, item: Item) -> bool:
+    """Whether there is an answer, or none for a reason that will not go away."""
+    return _has(kept, item) or (item.id in kept.failed and not kept.missing([_refused(item)]))
+
+
+def _keep(kept: Kept, item: Item, find: Callable[[], Answer]) -> None:
+    """Find an answer, or keep why there is none; where something is missing that may be there another time, it is
+    tried again then.
+    """
+    try:
+        kept.add(item, find())
+    except (ConfigError, DataError) as error:
+        kept.add(_refused(item), failure=str(error))
+    except LaliaError as error:
+        if kept.missing([item]) or kept.failed.get(item.id) != str(error):
+            kept.add(item, failure=str(error))
+
+
+def _described(subject: Subject) -> Answer:
+    model = subject.model
+    return {"parts": parts_of(model), "identities": identities(model, subject.folder), "environment": environment()}
+
+
+def _evaluated(plain: Bench, subject: Subject, benchmark: Benchmark, folder: Path) -> Answer:
     bench = Bench(
         subject.model,
         subject.name,
         subject.name,
-        data=data,
-        limit=task.limit,
-        seed=task.seed,
+        data=plain.data,
+        limit=plain.limit,
+        seed=plain.seed,
         identity=subject.identity,
         folder=folder,
-        judge_weights=task.judges.judge_weights,
-        recognizer_weights=task.judges.second_weights,
-        text_lm_weights=task.judges.text_lm_weights,
-        progress=task.progress,
+        judges=plain.judges,
+        progress=plain.progress,
     )
-    # Loaded once for all models, and not before they are needed.
-    for name, value in vars(task.judges).items():
-        if name in ("judge", "text_lm", "normalizer") and value is not None:
-            setattr(bench, name, value)
-    return bench
+    found = evaluate(bench, [benchmark], identity=subject.identity)
+    answer: Answer = finite({**found["results"][benchmark.name], "environment": found["environment"]})
+    return answer
 
 
 def gather(folder: str | Path) -> dict[str, Any]:
     """What a folder has of a comparison.
 
     :returns: ``settings``, ``environment``; ``models``: of each ``name``, ``identity``, ``folder``, ``parts``,
-        ``works`` (results by name), ``left_out`` (reasons by name) and ``environments``; ``missing``: why a model
-        has nothing at all; ``recording``: the continuations of the recordings themselves, None where there are none.
+        ``results`` (as of `evaluate`, by benchmark, with ``environment``, and with ``of``: whose it is, where another
+        model answered) and ``left_out`` (reasons by benchmark); ``missing``: why a model has nothing at all.
     :raises DataError: it holds no comparison, nothing of any model, or a file that is damaged.
     """
     place = Path(folder)
-    if not (place / "comparison.json").is_file():
+    if not (place / _ABOUT).is_file():
         raise DataError(f"{place} holds no comparison. Name a folder that lalia compare left.")
-    about = _read(place / "comparison.json")
-    wanted = [*about["settings"]["works"], *about["settings"]["benchmarks"]]
+    about = _read(place / _ABOUT)
+    asked = [Item(name, {}, identity) for name, identity in about["asked"].items()]
     models, missing = [], {}
     for name in about["models"]:
         own = place / file_name(name)
-        files = {w: _read(own / f"{w}.json") for w in ("model", *wanted) if (own / f"{w}.json").is_file()}
-        if files.get("model", {}).get("result") is None:
-            reason = files.get("model", {}).get("left_out") or "the run was stopped before it"
-            missing[name] = reason
+        kept = Kept.read(own / _RESULTS)
+        if _PARTS.id not in kept.answers:
+            missing[name] = kept.failed.get(_PARTS.id, "the run was stopped before it")
             continue
+        there = [i.id for i in asked if kept.identities.get(i.id, "").partition(" ")[0] == i.identity]
         models.append(
             {
                 "name": name,
-                "identity": files["model"]["header"]["model"]["identity"],
+                "identity": kept.header["model"]["identity"],
                 "folder": file_name(name),
-                "parts": files["model"]["result"],
-                "works": {w: f["result"] for w, f in files.items() if w != "model" and f["result"] is not None},
-                "left_out": {w: f["left_out"] for w, f in files.items() if f["left_out"] is not None},
-                "environments": {w: f["environment"] for w, f in files.items()},
+                "parts": kept.answers[_PARTS.id]["parts"],
+                "results": {n: kept.answers[n] for n in there if n in kept.answers},
+                "left_out": {n: kept.failed[n] for n in there if n in kept.failed},
             }
         )
     if not models:
         name, reason = next(iter(missing.items()))
         raise DataError(f"Nothing is known of {name!r} in {place}: {reason.rstrip('.')}. Run lalia compare again.")
-    true = place / RECORDING / "continuation.json"
-    return {
-        "settings": about["settings"],
-        "environment": about["environment"],
-        "models": models,
-        "missing": missing,
-        "recording": _read(true)["result"] if true.is_file() and "continuation" in wanted else None,
-    }
+    return {"settings": about["settings"], "environment": about["environment"], "models": models, "missing": missing}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -262,6 +259,6 @@ def _read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}). Remove it.") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds no result. Remove it.")
+    if not isinstance(found, dict) or not {"models", "asked", "settings"} <= found.keys():
+        raise DataError(f"{path} is no comparison of this version. Remove it.")
     return found

@@ -1,4 +1,4 @@
-"""A tokenizer without a model around it, which is compared with models for what it can do."""
+"""A tokenizer without a model around it, which is measured for what it can do."""
 
 from typing import Any
 
@@ -26,9 +26,7 @@ class Alone:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer_alone = tokenizer
         self.speaks = hasattr(tokenizer, "decode")
-
-    def tokenizer(self, stream: str) -> Any:
-        return self.tokenizer_alone
+        self.specs = {self.speech_stream: tokenizer.spec}
 
     def hear(self, audio: Audio) -> Audio:
         """The recording as the tokenizer takes it."""
