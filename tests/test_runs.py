@@ -90,7 +90,7 @@ def test_script_names_what_lalia_has(script: Path) -> None:
 
 
 def test_finding_commands() -> None:
-    assert len(lalia_lines(GSLM.read_text())) == 8
+    assert len(lalia_lines(GSLM.read_text())) == 9
     text = (
         '# lalia no\nlalia a -o "$x" \\\n    --y >file\nlalia() { :; }\n[ -e z ] ||\n  lalia b\ntrue && lalia c | cat\n'
     )

@@ -17,6 +17,7 @@ _USUAL = (
     "bit-rate",
     "continuations",
     "speed",
+    "likelihood",
     "mini-words",
     "mini-grammar",
     "mini-stories",
@@ -40,7 +41,7 @@ def compare(
             "--benchmarks",
             metavar="NAME",
             help="Any that lalia eval has, named again and again; by default resynthesis, mini-phones, bit-rate, "
-            "continuations, speed, mini-words, mini-grammar, mini-stories.",
+            "continuations, speed, likelihood, mini-words, mini-grammar, mini-stories.",
         ),
     ] = None,
     items: Annotated[

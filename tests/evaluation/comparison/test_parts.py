@@ -9,7 +9,8 @@ import torch
 
 from lalia.evaluation.alone import Alone
 from lalia.evaluation.comparison.parts import AXES, alike_but_for, labels, parts_of
-from lalia.lm import HF
+from lalia.layouts import Parallel
+from lalia.lm import HF, Linear, Lookup
 from lalia.model import Model
 from lalia.recipes import find
 from lalia.tokenizers import Codec
@@ -79,6 +80,38 @@ def test_models_that_differ_in_one_part_are_found(recipe: Any) -> None:
     assert "num_layers" in names[2]["vocoder"]
     assert names[2]["vocoder"] == names[3]["vocoder"]
     assert "20 clusters" in names[1]["tokenizer"]
+
+
+def test_a_layout_goes_with_a_tokenizer_that_has_no_other(recipe: Any) -> None:
+    units, lm, paper = recipe.streams["units"], recipe.lms["ulm"], find("pgslm").tiny()
+    names = ("units", "durations", "log_f0")
+
+    def timed(delays: tuple[int, ...]) -> Any:
+        return replace(
+            recipe,
+            streams={n: units if n == "units" else paper.streams[n] for n in names},
+            lms={
+                "ulm": replace(
+                    lm,
+                    layout=Parallel(names, delays=delays),
+                    inputs=dict.fromkeys(names, Lookup()),
+                    heads=dict.fromkeys(names, Linear.Config(tied=True)),
+                )
+            },
+            vocoder=replace(recipe.vocoder, predict_durations=False, durations="durations", conditions=("log_f0",)),
+            stages=(),
+        )
+
+    plain, prosody, delayed = parts(recipe), parts(timed((0, 0, 0))), parts(timed((0, 1, 1)))
+    assert alike_but_for([plain, prosody], "tokenizer") == [[0, 1]]
+    assert alike_but_for([plain, delayed], "tokenizer") == [[0, 1]]
+    # Where there is a choice of layouts, the two are not compared through one another.
+    assert alike_but_for([plain, prosody, delayed], "tokenizer") == []
+    assert alike_but_for([plain, prosody, delayed], "layout") == [[1, 2]]
+    coarse = replace(
+        recipe, streams={"units": replace(units, tokenizer=replace(units.tokenizer, clusters=20))}, stages=()
+    )
+    assert alike_but_for([plain, parts(coarse), prosody], "tokenizer") == [[0, 1, 2]]
 
 
 def test_a_start_is_read_from_the_backbone(recipe: Any) -> None:

@@ -2,14 +2,16 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lalia.evaluation.comparison.differences import Difference, Effect, beside, difference
-from lalia.evaluation.comparison.measures import Column, Measure, Reading
+from lalia.evaluation.comparison.differences import Difference, Effect, beside, difference, effects
+from lalia.evaluation.comparison.measures import Column, Measure, Reading, read
+from lalia.evaluation.comparison.parts import AXES
 from lalia.evaluation.comparison.plots import Point, Side, frontier, plot
 from lalia.evaluation.comparison.words import amount, change, of_effect, of_ranking
 from lalia.evaluation.statistics import Estimate, bootstrap_ratio, sign_flip
@@ -169,6 +171,41 @@ def test_an_effect_is_claimed_with_both_interval_and_test(
     equal = value == 0 and below == above == 0
     assert ("no change" in said.text) == (not carried and not equal)
     assert (f"the same in all {n} items" in said.text) == equal
+
+
+def test_what_differs_too_is_said() -> None:
+    d = Difference(Estimate(1.0, 0.5, 1.5, 9), 0.01, 0.0)
+    assert "all else alike" in of_effect(Effect("vocoder", "A", "B", WER, d, (("x", "y"),))).text
+    assert (
+        "all but its layout alike" in of_effect(Effect("tokenizer", "A", "B", WER, d, (("x", "y"),), ("layout",))).text
+    )
+
+
+def bits(name: str, units: str, log_prob: float) -> dict[str, Any]:
+    """A model over certain units, that finds three recordings so likely."""
+    axes = {axis: {"label": axis, "config": axis} for axis in AXES} | {"tokenizer": {"label": units, "config": units}}
+    stream = {"nominal_bit_rate": None, "streams": 1, "codebooks": 1}
+    items = [{"id": i, "log_prob": log_prob - i, "tokens": 5, "seconds": 2.0} for i in range(3)]
+    value = -sum(i["log_prob"] for i in items) / math.log(2) / 6.0
+    figure = {"key": "bits_per_second", "about": "bits", "unit": "bit/s", "value": value, "low": value, "high": value}
+    return {
+        "name": name,
+        "parts": {"axes": axes, "stream": stream, "parameters": {"lm": 1}},
+        "results": {"likelihood": {"settings": {}, "figures": [figure | {"n": 3}], "items": items}},
+    }
+
+
+def test_likelihoods_are_compared_over_the_same_units_alone() -> None:
+    models = [bits("a", "fine", -9.0), bits("b", "fine", -12.0), bits("c", "coarse", -1.0)]
+    columns = [c for c in read({"models": models}) if c.measure.key.startswith("likelihood.")]
+    assert [(c.measure.about, set(c.readings)) for c in columns] == [
+        ("bits for a second of speech, over fine", {"a", "b"}),
+        ("bits for a second of speech, over coarse", {"c"}),
+    ]
+    found = difference(columns[0].measure, *(columns[0].readings[n].items for n in "ba"))
+    assert found is not None
+    assert found.estimate.value == pytest.approx(9.0 / math.log(2) / 6.0)
+    assert all(e.axis != "tokenizer" for e in effects(models, columns))
 
 
 def point(n: int, x: float, y: float) -> Point:

@@ -102,6 +102,7 @@ class Effect:
     """What one part in place of another changes, all else alike.
 
     :param pairs: the models that differ in nothing else, ``one`` first.
+    :param along: axes that go with it, and differ too.
     """
 
     axis: Axis
@@ -110,6 +111,7 @@ class Effect:
     measure: Measure
     difference: Difference
     pairs: tuple[tuple[str, str], ...]
+    along: tuple[Axis, ...] = ()
 
 
 def effects(models: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, seed: int = 0) -> list[Effect]:
@@ -124,18 +126,22 @@ def effects(models: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, s
     found: list[Effect] = []
     for axis in AXES:
         matched: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        along: dict[tuple[str, str], tuple[Axis, ...]] = {}
         for group in alike_but_for(parts, axis):
             for i, j in combinations(group, 2):
                 # The same two parts stand in one order, whichever model was named first.
                 a, b = sorted((i, j), key=lambda k: names[k][axis])
                 pair = (models[a]["name"], models[b]["name"])
                 matched.setdefault((names[a][axis], names[b][axis]), []).append(pair)
+                along[names[a][axis], names[b][axis]] = tuple(
+                    x for x in AXES if x != axis and parts[a]["axes"][x]["config"] != parts[b]["axes"][x]["config"]
+                )
         for column in columns:
             measured = {two: _over(column, pairs, seed) for two, pairs in matched.items()}
             for (one, other), d in _corrected(measured).items():
                 if d is not None:
                     pairs = tuple(p for p in matched[one, other] if set(p) <= column.readings.keys())
-                    found.append(Effect(axis, one, other, column.measure, d, pairs))
+                    found.append(Effect(axis, one, other, column.measure, d, pairs, along[one, other]))
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lalia.evaluation.benchmarks import goals
+from lalia.evaluation.comparison.parts import labels
 from lalia.evaluation.statistics import Estimate
 
 __all__ = ["GROUPS", "Column", "Measure", "Reading", "read"]
@@ -13,7 +14,7 @@ __all__ = ["GROUPS", "Column", "Measure", "Reading", "read"]
 GROUPS: Mapping[str, tuple[str, str]] = {
     "resynthesis": ("Resynthesis", "重新合成"),
     "units": ("Speech tokens", "語音符記"),
-    "likelihood": ("Likelihood of pairs", "成對似然度"),
+    "likelihood": ("Likelihood", "似然度"),
     "continuation": ("Continuations", "續說"),
     "benchmarks": ("Benchmarks", "評測"),
     "cost": ("Speed and size", "速度與大小"),
@@ -40,6 +41,8 @@ class Measure:
         exponential of the mean of the numerators, so that differences are factors; ``median`` of the numerators;
         ``exact``: it is known, not estimated, and has no items.
     :param chief: whether it is among what is said first, and drawn.
+    :param of_tokens: whether it is one of certain tokens, and says nothing of models over others: then each tokenizer
+        has a measure of its own.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Measure:
     better: Literal["lower", "higher"] | None
     statistic: Literal["ratio", "log", "median", "exact"] = "ratio"
     chief: bool = False
+    of_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,17 @@ _KNOWN: Mapping[str, tuple[Measure, ...]] = {
         Measure("cluster_purity", "units", "cluster purity", "share", "higher"),
     ),
     "bit-rate": (Measure("measured", "units", "bit rate by entropy", "bit/s", "lower"),),
+    "likelihood": (
+        Measure(
+            "bits_per_second",
+            "likelihood",
+            "bits for a second of speech",
+            "bit/s",
+            "lower",
+            chief=True,
+            of_tokens=True,
+        ),
+    ),
     "continuations": (
         Measure("geometric", "continuation", "perplexity", "perplexity", "lower", "log", chief=True),
         Measure("vert", "continuation", "VERT", "share", None),
@@ -107,9 +122,13 @@ _KNOWN: Mapping[str, tuple[Measure, ...]] = {
 def read(comparison: Mapping[str, Any]) -> list[Column]:
     """The measures of a comparison, as `gather` gives it; in the order of their groups."""
     columns: dict[str, Column] = {}
-    for model in comparison["models"]:
+    tokenizers = [of["tokenizer"] for of in labels([model["parts"] for model in comparison["models"]])]
+    for model, tokenizer in zip(comparison["models"], tokenizers, strict=True):
         found = [f for name, result in model["results"].items() for f in _measures(name, result)]
         for measure, reading in (*found, *_size(model["parts"])):
+            if measure.of_tokens:
+                about = f"{measure.about}, over {tokenizer}"
+                measure = replace(measure, key=f"{measure.key} {tokenizer}", about=about)
             if math.isfinite(reading.estimate.value):
                 columns.setdefault(measure.key, Column(measure)).readings[model["name"]] = reading
     for model in comparison["models"]:
@@ -158,6 +177,8 @@ def _items(name: str, result: Mapping[str, Any]) -> dict[str, _Items]:
                 kind: {k: (float(_errors(e)), float(e["length"])) for k, e in edits.items()}
                 for kind, edits in found.items()
             }
+        case "likelihood":
+            return {"bits_per_second": {i["id"]: (-i["log_prob"] / math.log(2), i["seconds"]) for i in items}}
         case "mini-phones":
             return {f"abx_{speaker}": _phone_pairs(pairs) for speaker, pairs in details["pairs"].items()}
         case "continuations":

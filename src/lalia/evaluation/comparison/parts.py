@@ -16,6 +16,7 @@ from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
 from lalia.streams import Discrete, StreamSpec
 from lalia.tokenizers import Letters, Phones, Text
 from lalia.vocoders import Chain
+from lalia.vocoders.units import UnitVocoder
 
 __all__ = ["AXES", "Axis", "alike_but_for", "labels", "parts_of", "spoken_streams"]
 
@@ -57,7 +58,7 @@ def parts_of(model: Any) -> dict[str, Any]:
         "axes": {
             "tokenizer": _tokenizer(list(distinct)[::-1], list(distinct.values())[::-1]),
             **_lm_axes(recipe, sizes, own),
-            "vocoder": dict(_NONE) if recipe.vocoder is None else _vocoder_axis(recipe.vocoder, distinct, own),
+            "vocoder": dict(_NONE) if recipe.vocoder is None else _vocoder_axis(recipe.vocoder, distinct, names, own),
         },
         "stream": _stream([recipe.specs[s] for s in spoken or (recipe.speech_stream,)]),
         "parameters": _parameters(model, [s for s in (*names, *spoken) if _reads_sound(recipe, s)], sizes),
@@ -109,8 +110,14 @@ def _source(config: Any) -> str:
     return _kind(config) + (f"({', '.join(what)})" if what else "")
 
 
-def _vocoder_axis(config: Any, tokenizers: Collection[Any], own: Mapping[str, str]) -> dict[str, Any]:
+def _vocoder_axis(
+    config: Any, tokenizers: Collection[Any], streams: Collection[str], own: Mapping[str, str]
+) -> dict[str, Any]:
     data = _renamed(config.to_dict(), own)
+    if isinstance(config, UnitVocoder.Config) and set(config.reads) == set(streams):
+        # One that reads all that there is of the sound, and finds what is not there: that goes with the tokens.
+        for following in ("predict_durations", "durations", "conditions"):
+            del data[following]
     # The decoder of the very codec that is heard with goes with it, and is no choice of its own.
     if getattr(config, "codec", None) in tokenizers:
         del data["codec"]
@@ -129,6 +136,11 @@ def _lm_axes(recipe: Any, sizes: Mapping[str, int], own: Mapping[str, str]) -> d
         if isinstance(backbone, HF.Config):
             start = Path(backbone.name).name if backbone.pretrained else None
             data["backbone"] = {k: v for k, v in data["backbone"].items() if k not in ("pretrained", "new_vocabulary")}
+        for each in ("inputs", "heads"):
+            # What is the same for every stream does not hang on how many there are.
+            values = list(data[each].values())
+            if all(v == values[0] for v in values[1:]):
+                data[each] = values[:1]
         kinds.append(f"{_kind(backbone)} {_millions(sizes[f'lm {name}'])}")
         starts.append("cold" if start is None else f"continued from {start}")
         streams = ", ".join(own.get(s, s) for s in config.layout.streams)
@@ -223,13 +235,30 @@ def labels(models: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 def alike_but_for(models: Sequence[Mapping[str, Any]], axis: Axis) -> list[list[int]]:
     """Groups of models, by number, that have all parts alike but that of one axis, of which no two have the same.
 
-    Of models that are alike in everything, the first alone is taken.
+    Of models that are alike in everything, the first alone is taken. A layout is of so many streams and codebooks:
+    where tokenizers have other numbers of them, each of its own goes with its layout.
     """
+    goes_along = _layouts(models) if axis == "tokenizer" else None
     groups: dict[str, dict[str, int]] = {}
     for i, model in enumerate(models):
-        rest = _canonical([model["axes"][a]["config"] for a in AXES if a != axis])
-        groups.setdefault(rest, {}).setdefault(_canonical(model["axes"][axis]["config"]), i)
+        rest = [model["axes"][a]["config"] for a in AXES if a != axis]
+        if goes_along is not None:
+            rest[AXES.index("layout") - 1] = goes_along[i]
+        groups.setdefault(_canonical(rest), {}).setdefault(_canonical(model["axes"][axis]["config"]), i)
     return [list(members.values()) for members in groups.values() if len(members) > 1]
+
+
+def _layouts(models: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What the layout of each model is, as far as its tokenizer leaves a choice: None where models over as many streams
+    and codebooks have no other.
+    """
+    widths = [(len(m["axes"]["tokenizer"]["config"] or ()), m["stream"]["codebooks"]) for m in models]
+    seen: dict[Any, set[str]] = {}
+    for width, m in zip(widths, models, strict=True):
+        seen.setdefault(width, set()).add(_canonical(m["axes"]["layout"]["config"]))
+    return [
+        m["axes"]["layout"]["config"] if len(seen[width]) > 1 else None for width, m in zip(widths, models, strict=True)
+    ]
 
 
 def _canonical(config: Any) -> str:

@@ -171,7 +171,8 @@ _AXES: Mapping[str, str] = {
 def of_effect(effect: Effect) -> Statement:
     """What one part in place of another changes, where all else is alike."""
     m, d = effect.measure, effect.difference
-    begun = f"With the {_AXES[effect.axis]} {effect.one} in place of {effect.other}, all else alike"
+    alike = f"all but its {' and '.join(_AXES[a] for a in effect.along)} alike" if effect.along else "all else alike"
+    begun = f"With the {_AXES[effect.axis]} {effect.one} in place of {effect.other}, {alike}"
     count = f"{len(effect.pairs)} {'pair' if len(effect.pairs) == 1 else 'pairs'} of models"
     if d.carried:
         way = "higher" if d.estimate.value > d.neutral else "lower"
