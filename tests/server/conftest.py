@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
-from lalia.model import dialogue
+from lalia.model import Model, dialogue
+from lalia.recipes import find
 from lalia.server.settings import Settings
 from lalia.server.talkers import Talker, Talkers
 from lalia.tokenizers import soft_text
@@ -16,6 +18,13 @@ from tiny_mini import tiny_mini
 @pytest.fixture(scope="session")
 def talker() -> Talker:
     return Talker("mini", tiny_mini())
+
+
+@pytest.fixture(scope="session")
+def moshi() -> Talker:
+    """It hears and speaks at once: noise, and letters."""
+    torch.manual_seed(0)
+    return Talker("moshi", Model(find("moshi").tiny()))
 
 
 @pytest.fixture(autouse=True)

@@ -8,26 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import sphn
-import torch
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from lalia.audio import Audio
-from lalia.model import Model
-from lalia.recipes import find
 from lalia.server.settings import Settings
 from lalia.server.talkers import Talker, Talkers
 from server_clients import Running
 
 RATE, FRAME = 24_000, 1920
 QUESTION = Path(__file__).parents[2] / "examples/question.flac"
-
-
-@pytest.fixture(scope="module")
-def moshi() -> Talker:
-    torch.manual_seed(0)
-    model = Model(find("moshi").tiny())
-    return Talker("moshi", model)
 
 
 @pytest.fixture

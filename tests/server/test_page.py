@@ -23,6 +23,7 @@ from lalia.checkpoints import KNOWN, cached
 from lalia.evaluation.benchmarks import questions
 from lalia.evaluation.text import WhisperEnglish, word_edits
 from lalia.model import Model, dialogue
+from lalia.realtime.framed import Framed
 from lalia.server.settings import Settings
 from lalia.server.talkers import Talker, Talkers
 from lalia.tokenizers import soft_text
@@ -161,8 +162,11 @@ def opened(browser: Browser) -> Iterator[Open]:
         page.on("request", lambda r: r.url.startswith((f"{at.url}/", "blob:")) or talk.complaints.append(r.url))
 
         def socket_opened(ws: WebSocket) -> None:
-            ws.on("framesent", lambda text: talk.sent.append(json.loads(text)))
-            ws.on("framereceived", lambda text: talk.received.append(json.loads(text)))
+            def message(data: str | bytes) -> Any:
+                return data if isinstance(data, bytes) else json.loads(data)
+
+            ws.on("framesent", lambda data: talk.sent.append(message(data)))
+            ws.on("framereceived", lambda data: talk.received.append(message(data)))
 
         page.on("websocket", socket_opened)
         if before:
@@ -251,6 +255,44 @@ def test_the_recording_is_what_was_played(tiny: Running, opened: Open, tmp_path:
     # Where the server was slow, silence is between the pieces, and nothing is lost.
     played = model[turn["at"] :]
     assert np.abs(played[played != 0].astype(int) - sent[sent != 0][: np.count_nonzero(played)]).max() <= 1
+
+
+def test_one_that_speaks_while_it_hears(
+    moshi: Talker, talker: Talker, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, frames = Framed.take, iter(range(10**6))
+
+    def two_seconds_of_four(self: Framed) -> tuple[Audio, str]:
+        audio, text = plain(self)
+        on = next(frames) % 50 < 25
+        return Audio(audio.samples * on, audio.sample_rate), text if on else ""
+
+    monkeypatch.setattr(Framed, "take", two_seconds_of_four)
+    running = Running(Talkers([talker, moshi]), Settings(grace=0.1, keys=("secret",)))
+    talk = opened(running, before="sessionStorage.setItem('lalia.key', 'secret')")
+    talk.page.select_option("#model", "moshi")
+    assert talk.page.is_disabled("#message")
+    assert talk.page.is_disabled("[name=mode][value=push]")
+    talk.page.click("#talk")
+    first = talk.wait("c.turns[0]?.state === 'done' && c.turns[0]")
+    assert first["role"] == "model"
+    assert first["played"] == first["received"] >= RATE, "two seconds of sound and the silence that ended it"
+    talk.wait("c.turns[1]?.played > 4000")
+    talk.page.keyboard.press("Escape")
+    assert talk.wait("c.turns[1]?.state === 'cut'")
+    assert not talk.ask("c.active")
+    talk.wait("c.turns[2]?.played > 4000")  # behind the next silence it is heard again
+    user, model = talk.recording(tmp_path / "talk.wav")
+    assert min(np.abs(user).max(), np.abs(model).max()) > 1000
+    heard = [m for m in talk.sent if isinstance(m, bytes)]
+    assert {m[0] for m in heard} == {1}
+    assert sum(len(m) - 1 for m in heard) > 2 * 2 * RATE
+    # To the other model it talks as before.
+    talk.page.select_option("#model", "mini")
+    assert talk.page.is_enabled("#message")
+    talk.type("Hello.")
+    talk.wait("c.turns.some((t) => t.role === 'user' && t.text === 'Hello.')")
+    running.close()
 
 
 def test_where_the_browser_has_another_rate_the_worklets_resample(tiny: Running, opened: Open, tmp_path: Path) -> None:

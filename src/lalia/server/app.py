@@ -115,7 +115,7 @@ class Server:
         except MissingDependency as error:
             await _turn_away(socket, 501, str(error))
             return
-        await socket.accept()
+        await socket.accept(subprotocol=_offered(socket, "chat"))
         room = self._rooms.setdefault(talker.name, Room()) if talker.kind == "duplex" else Room()
         await self._hold(ChatLink(socket, talker.open, room, codec, self.worker, self.settings, self.metrics), "duplex")
 
@@ -126,8 +126,7 @@ class Server:
         if talker.kind != "turns":
             await _turn_away(socket, 400, f"Model {talker.name!r} talks at once: use /api/chat.")
             return
-        offered = socket.scope.get("subprotocols", [])
-        await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
+        await socket.accept(subprotocol=_offered(socket, "realtime"))
         connection = Connection(
             socket,
             lambda send: self._session(talker, send, self.settings, self.worker.clock),
@@ -205,6 +204,11 @@ class Server:
         path = getattr(route, "path", "other")
         self.metrics.requests.labels(path, str(response.status_code)).inc()
         return response
+
+
+def _offered(socket: WebSocket, name: str) -> str | None:
+    """A protocol, where the client offers it: a page may only give its key beside one."""
+    return name if name in socket.scope.get("subprotocols", []) else None
 
 
 async def _turn_away(socket: WebSocket, status: int, message: str, *, retry: int | None = None) -> None:

@@ -28,6 +28,8 @@ export const conversation = new Conversation({
   lost: () => notice("trouble.lost"),
 });
 const modelName = () => conversation.settings.model || "lalia";
+/** Whether a model hears and speaks at once. */
+const isDuplex = (id) => models.find((model) => model.id === id)?.kind === "duplex";
 const transcript = new Transcript(get("transcript"), get("told"), (...words) => t(...words), modelName);
 const strip = new Strip(
   get("strip"),
@@ -76,7 +78,10 @@ function show() {
   set(get("talk-text"), t(words[Number(on)]));
   get("talk-icon").setAttribute("href", `#icon-${on && settings.handsFree ? "mic-off" : "mic"}`);
   get("talk").disabled = missing !== null;
-  get("send").disabled = missing !== null;
+  // One that hears and speaks at once does not read.
+  get("send").disabled = missing !== null || settings.duplex;
+  get("message").disabled = settings.duplex;
+  get("message").placeholder = t(settings.duplex ? "type.none" : "type.hint");
   // Not disabled: it would drop the focus of whoever pressed it.
   get("stop").setAttribute("aria-disabled", String(state !== "speaking" && state !== "thinking"));
 
@@ -84,7 +89,7 @@ function show() {
   get("empty").hidden = !empty;
   get("transcript").hidden = empty;
   set(get("empty-title"), t("empty.title", { model: modelName() }));
-  set(get("empty-text"), t(settings.handsFree ? "empty.hands-free" : "empty.push"));
+  set(get("empty-text"), t(settings.duplex ? "empty.duplex" : settings.handsFree ? "empty.hands-free" : "empty.push"));
   for (const element of document.querySelectorAll("[data-model]")) set(element, modelName());
   for (const id of ["save-audio", "save-text", "new"]) get(id).disabled = empty;
 
@@ -128,10 +133,11 @@ function listVoices() {
   get("voice").disabled = voices.length < 2;
   const voice = voices.includes(conversation.settings.voice) ? conversation.settings.voice : "";
   if (voice) get("voice").value = voice;
-  // A model that hears and speaks at once has no turns to hold a button for.
-  const duplex = model?.kind === "duplex";
+  // A model that hears and speaks at once has no turns to hold a button for, and takes no instructions.
+  const { duplex, handsFree } = conversation.settings;
   for (const radio of document.querySelectorAll("[name=mode]")) radio.disabled = duplex;
-  if (duplex && !conversation.settings.handsFree) chooseMode(true);
+  get("instructions").disabled = duplex;
+  if (duplex && !handsFree) chooseMode(true);
 }
 
 // -- the server ----------------------------------------------------------------------------------
@@ -157,7 +163,7 @@ async function find() {
   get("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
   get("model").value = model;
   get("model").disabled = models.length < 2;
-  conversation.set({ model, key });
+  conversation.set({ model, key, duplex: isDuplex(model) });
   listVoices();
   show();
 }
@@ -286,8 +292,9 @@ for (const radio of document.querySelectorAll("[name=mode]")) {
 }
 get("model").addEventListener("change", ({ target }) => {
   remember("model", target.value);
-  conversation.set({ model: target.value, voice: "" });
+  conversation.set({ model: target.value, duplex: isDuplex(target.value), voice: "" });
   listVoices();
+  show();
 });
 get("voice").addEventListener("change", ({ target }) => conversation.set({ voice: target.value }));
 get("instructions").addEventListener("change", ({ target }) => conversation.set({ instructions: target.value.trim() }));

@@ -1,5 +1,8 @@
 // The socket: opened, opened again when it is lost, closed.
 
+import { Chat } from "./chat.js";
+import { toBase64 } from "./pcm.js";
+
 /** Milliseconds before each new try; the last one is repeated. */
 const PAUSES = [500, 1000, 2000, 4000, 8000];
 
@@ -24,11 +27,13 @@ export class Connection {
   /**
    * @param {string} model
    * @param {string | null} key
+   * @param {boolean} duplex whether the model hears and speaks at once
    */
-  open(model, key) {
+  open(model, key, duplex) {
     this.close();
     this.model = model;
     this.key = key;
+    this.duplex = duplex;
     this.tries = 0;
     this.#connect();
   }
@@ -50,27 +55,41 @@ export class Connection {
 
   /** @param {{type: string}} event */
   send(event) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+    if (this.socket?.readyState !== WebSocket.OPEN) return;
+    if (!this.chat) this.socket.send(JSON.stringify(event));
+    else if (event.type === "response.cancel") this.chat.stop();
+  }
+
+  /** @param {Int16Array} samples of what the user says */
+  hear(samples) {
+    if (!this.chat) this.send({ type: "input_audio_buffer.append", audio: toBase64(samples) });
+    else if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(Chat.message(samples));
   }
 
   #connect() {
-    const url = new URL("/v1/realtime", location.href);
+    const url = new URL(this.duplex ? "/api/chat" : "/v1/realtime", location.href);
     url.protocol = url.protocol.replace("http", "ws");
     url.searchParams.set("model", this.model);
-    const protocols = ["realtime"];
+    if (this.duplex) url.searchParams.set("format", "pcm");
+    const protocols = [this.duplex ? "chat" : "realtime"];
     // A browser sends no headers with a socket.
     if (this.key) protocols.push(`openai-insecure-api-key.${this.key}`);
     const socket = new WebSocket(url, protocols);
+    socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.#enter("connecting");
-    socket.onmessage = ({ data }) => {
-      if (socket !== this.socket) return;
-      const event = JSON.parse(data);
+    const tell = (event) => {
       if (event.type === "session.created") {
         this.tries = 0;
         this.#enter("open");
       }
       this.on.event(event);
+    };
+    this.chat = this.duplex ? new Chat(tell) : null;
+    socket.onmessage = ({ data }) => {
+      if (socket !== this.socket) return;
+      if (this.chat) this.chat.received(data);
+      else tell(JSON.parse(data));
     };
     socket.onclose = ({ code }) => {
       if (socket !== this.socket) return;

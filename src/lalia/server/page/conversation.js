@@ -1,7 +1,7 @@
 // The conversation: whose turn it is, what was said, what was heard of it, and when.
 
 import { Connection } from "./connection.js";
-import { RATE, fromBase64, toBase64, toFloat, toInt16 } from "./pcm.js";
+import { RATE, fromBase64, toFloat, toInt16 } from "./pcm.js";
 import { Sound } from "./sound.js";
 import { BUCKET, MODEL, Timeline, USER } from "./timeline.js";
 
@@ -40,7 +40,7 @@ export class Conversation {
    */
   constructor(on) {
     this.on = on;
-    this.settings = { model: "", key: null, voice: "", instructions: "", handsFree: true };
+    this.settings = { model: "", duplex: false, key: null, voice: "", instructions: "", handsFree: true };
     this.sound = new Sound({
       heard: (at, samples) => this.#heard(at, samples),
       played: (...piece) => this.#played(...piece),
@@ -214,7 +214,8 @@ export class Conversation {
   // -- the socket ------------------------------------------------------------------------------
 
   #connect() {
-    if (this.connection.state === "closed") this.connection.open(this.settings.model, this.settings.key);
+    const { model, key, duplex } = this.settings;
+    if (this.connection.state === "closed") this.connection.open(model, key, duplex);
     else this.connection.retry();
   }
 
@@ -346,7 +347,7 @@ export class Conversation {
         if (turn?.state === "open") this.#change(turn, { text: event.transcript ?? event.text });
         break;
       case "response.output_audio.delta":
-        if (turn?.state === "open") this.#sound(turn, toFloat(fromBase64(event.delta)));
+        if (turn?.state === "open") this.#sound(turn, event.samples ?? toFloat(fromBase64(event.delta)));
         break;
       case "response.output_audio.done":
         if (turn?.state === "open") {
@@ -423,7 +424,7 @@ export class Conversation {
     const last = this.places.at(-1);
     if (!last || at - last.at !== this.sent - last.sent) this.places.push({ sent: this.sent, at });
     this.sent += samples.length;
-    this.connection.send({ type: "input_audio_buffer.append", audio: toBase64(toInt16(samples)) });
+    this.connection.hear(toInt16(samples));
   }
 
   /** The sample of the clock that the server calls so many milliseconds of what it was sent. */
