@@ -13,9 +13,10 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from lalia.errors import ConfigError, LaliaError, MissingDependency
+from lalia.server.bodies import BadRequest
 from lalia.server.fullduplex import ChatLink, Room, sound_codec
 from lalia.server.guard import Guard
-from lalia.server.http import BadRequest, routes
+from lalia.server.http import routes
 from lalia.server.metrics import Metrics
 from lalia.server.realtime.session import RealtimeSession
 from lalia.server.realtime.socket import Connection
