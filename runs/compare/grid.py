@@ -38,7 +38,7 @@ BOOKS = 4
 
 SAMPLER = Sampler(Sampling(temperature=0.8, top_p=0.95))
 LM_RATE = Trainer.Config(
-    150, learning_rate=6e-4, warmup_steps=15, weight_decay=0.1, precision="bf16", eval_every=50, save_every=50
+    400, learning_rate=6e-4, warmup_steps=30, weight_decay=0.1, precision="bf16", eval_every=100, save_every=100
 )
 VOCODER_RATE = Trainer.Config(
     900,
