@@ -82,7 +82,7 @@ def evaluate(
     recordings = None if data is None or files else discover([data])
     load = measured(model, device, dtype)
     loaded = None if score_only else load()
-    peer = None if against is None else load_model(against, device, dtype)
+    peer = None if against is None or score_only else load_model(against, device, dtype)
     with progress("Measuring") as report:
         bench = Bench(
             loaded,
@@ -90,6 +90,7 @@ def evaluate(
             model,
             peer=peer,
             peer_name=against,
+            peer_identity=None if against is None else identity_of(against),
             data=recordings,
             path=data if files else None,
             load=load,

@@ -64,6 +64,7 @@ class Memory:
 
     name = "memory"
     about = "peak memory of one answer"
+    at_work = True
 
     def check(self, model: Any) -> None:
         model.dialogue(speak=False)

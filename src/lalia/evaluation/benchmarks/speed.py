@@ -39,6 +39,7 @@ class Speed:
 
     name = "speed"
     about = "time of work for a second of sound"
+    at_work = True
 
     def __init__(self, prompt_seconds: float = 3.0, seconds: float = 2.0) -> None:
         self.prompt_seconds, self.seconds = prompt_seconds, seconds

@@ -29,6 +29,7 @@ class Turns:
 
     name = "turns"
     about = "twenty turns in one conversation"
+    at_work = True
 
     def check(self, model: Any) -> None:
         model.dialogue()

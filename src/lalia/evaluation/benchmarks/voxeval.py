@@ -1,6 +1,5 @@
 """VoxEval: questions with examples before them, in sound alone, whose spoken replies are written down."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,8 +61,7 @@ class VoxEval(InSteps):
         return dict(bench.talking)
 
     def items(self, bench: "Bench") -> list[Item]:
-        home = Path(tempfile.gettempdir()) / f"lalia-{self.name}-{file_name(bench.name)}"
-        place = home if bench.folder is None else bench.folder / self.name / "audio"
+        place = bench.sounds(self.name)
         asked, root = self._items(bench)
         seen: dict[Path, str] = {}
         found = []
