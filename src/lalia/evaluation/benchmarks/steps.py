@@ -55,7 +55,8 @@ class TwoSteps(ABC):
 
     def run(self, bench: "Bench") -> Found:
         kept = self.answers(bench)
-        return replace(self.score(bench, kept), counts=kept.counts())
+        found, counts = self.score(bench, kept), kept.counts()
+        return replace(found, counts=counts) if counts["asked"] else found
 
 
 class InSteps(TwoSteps):

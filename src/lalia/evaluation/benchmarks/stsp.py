@@ -95,7 +95,7 @@ class STSP(InSteps):
         figures: list[Figure] = []
         notes: list[str] = []
         items: list[Mapping[str, Any]] = []
-        details: dict[str, Any] = {"counts": {}, "failures": dict(kept.failed)}
+        details: dict[str, Any] = {"counts": {}}
         for direction in (d for d in MAX_TOKENS if d.partition("-")[2] in classifiers):
             into = direction.partition("-")[2]
             label = f"{into} behind {direction.partition('-')[0]}"

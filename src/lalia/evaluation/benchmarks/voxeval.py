@@ -104,5 +104,4 @@ class VoxEval(InSteps):
         if len(spoken) < len(answers):
             unsaid = f"{len(answers) - len(spoken)} of {len(answers)} replies are not spoken, and taken by their words"
             scored = replace(scored, notes=[*scored.notes, unsaid])
-        failures = {i.id: kept.failed[i.id] for i in items if i.id in kept.failed}
-        return as_found(scored, replies, settings={**self.settings(bench), "judge": judge}, failures=failures)
+        return as_found(scored, replies, settings={**self.settings(bench), "judge": judge})
