@@ -1,5 +1,6 @@
 """The command that measures."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,6 +141,14 @@ def _judge(given: str) -> Any:
 
 def _name(given: str, model: Any) -> str:
     """As the recipe is called, where the model is one that its recipe's name stands for; else as it was given."""
-    from lalia.model import bundled
+    from lalia.errors import CheckpointError
+    from lalia.model import bundled, find
+    from lalia.store import read_description
 
-    return given if given in bundled() else str(getattr(getattr(model, "recipe", None), "name", given))
+    if given in bundled():
+        return given
+    recipe = getattr(model, "recipe", None)
+    if model is None:  # its answers are there, and it is not loaded
+        with contextlib.suppress(CheckpointError):
+            recipe = read_description(find(given), "recipe")[0]
+    return str(getattr(recipe, "name", given))

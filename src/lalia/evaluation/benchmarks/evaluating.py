@@ -37,7 +37,7 @@ def evaluate(
     :returns: ``model``, ``settings``, ``environment``; ``results`` by benchmark: ``figures``, ``items``, ``settings``,
         ``notes``, and where answers are kept ``counts`` (items ``asked``, ``answered`` and ``failed``, and why, as
         `Kept.counts`); ``left_out``: why a benchmark was not run.
-    :raises ConfigError: an unknown name, or a model that can do nothing of it.
+    :raises ConfigError: an unknown name, a model that can do nothing of it, or nothing came of any benchmark.
     """
     chosen = find(names)
     if bench.peer is not None:
@@ -83,6 +83,9 @@ def evaluate(
         result["results"][benchmark.name] = _record(benchmark, found, goals(bench.name))
         if out is not None:
             save_result(result, out)
+    if not result["results"]:
+        first = able[0].name
+        raise ConfigError(f"Nothing came of {len(able)} benchmarks; {first}, the first of them: {left_out[first]}")
     return result
 
 

@@ -31,7 +31,8 @@ class Speed:
     """Milliseconds of work for each second of sound, the median over recordings: hearing, one language model that goes
     on, speaking.
 
-    What is loaded or compiled at first use is nobody's time: the first recording is done twice.
+    What is loaded or compiled at first use is nobody's time: the first recording is done twice. Nothing is kept:
+    times are of one process.
 
     :param prompt_seconds: that the language model goes on from.
     :param seconds: that it goes on for.
