@@ -1,5 +1,6 @@
 """The command that measures."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +83,7 @@ def evaluate(
     recordings = None if data is None or files else discover([data])
     load = measured(model, device, dtype)
     loaded = None if score_only else load()
-    peer = None if against is None else load_model(against, device, dtype)
+    peer = None if against is None or score_only else load_model(against, device, dtype)
     with progress("Measuring") as report:
         bench = Bench(
             loaded,
@@ -90,6 +91,7 @@ def evaluate(
             model,
             peer=peer,
             peer_name=against,
+            peer_identity=None if against is None else identity_of(against),
             data=recordings,
             path=data if files else None,
             load=load,
@@ -139,6 +141,14 @@ def _judge(given: str) -> Any:
 
 def _name(given: str, model: Any) -> str:
     """As the recipe is called, where the model is one that its recipe's name stands for; else as it was given."""
-    from lalia.model import bundled
+    from lalia.errors import CheckpointError
+    from lalia.model import bundled, find
+    from lalia.store import read_description
 
-    return given if given in bundled() else str(getattr(getattr(model, "recipe", None), "name", given))
+    if given in bundled():
+        return given
+    recipe = getattr(model, "recipe", None)
+    if model is None:  # its answers are there, and it is not loaded
+        with contextlib.suppress(CheckpointError):
+            recipe = read_description(find(given), "recipe")[0]
+    return str(getattr(recipe, "name", given))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,9 +27,21 @@ class Reply:
 
 
 def sound_of(text: str) -> Audio:
-    """A sound that only this text has: 0.1 s a word."""
+    """A sound that only this text has: 0.1 s a word, of 16 bits, so that a file of it is the same."""
     generator = torch.Generator().manual_seed(sum(map(ord, text)) + len(text))
-    return Audio(0.1 * torch.randn(1600 * max(len(text.split()), 1), generator=generator), 16_000)
+    samples = 0.1 * torch.randn(1600 * max(len(text.split()), 1), generator=generator)
+    return Audio((32768 * samples).round().int() / 32768, 16_000)
+
+
+@cache
+def bundled() -> dict[str, str]:
+    """What is said in all that is bundled."""
+    known = {fingerprint(u.load()): str(u.text) for u in recordings("")}
+    for number in (1, 2, 3):
+        spoken = dict(deliveries(number))
+        text = known[fingerprint(spoken["neutral"])]
+        known |= {fingerprint(sound): text for sound in spoken.values()}
+    return known
 
 
 @dataclass
@@ -50,11 +63,7 @@ class Fake:
 
     def __post_init__(self) -> None:
         if not self.known:
-            self.known |= {fingerprint(u.load()): str(u.text) for u in recordings("")}
-            for number in (1, 2, 3):
-                spoken = dict(deliveries(number))
-                text = self.known[fingerprint(spoken["neutral"])]
-                self.known |= {fingerprint(sound): text for sound in spoken.values()}
+            self.known |= bundled()
 
     def dialogue(self, *, speak: bool = True, **settings: Any) -> "Talk":
         return Talk(self, speak)

@@ -111,6 +111,13 @@ def test_the_command_measures_a_model(lalia: Any, talker: Path, tmp_path: Path) 
     assert ran.json["results"]["robustness"]["figures"][0]["value"] == 1.0
     item = ran.json["results"]["answers"]["items"][0]
     assert item["question"] == "What is the capital of France?"
+    assert ran.json["results"]["answers"]["counts"] == {"asked": 2, "answered": 2, "failed": 0, "failures": {}}
+    words = ("answers", "robustness", "--limit", 2, "-o", out, "--score-only", "--json")
+    again = lalia("eval", talker, *words)
+    assert again.status == 0, again.err
+    assert again.json["results"] == {k: ran.json["results"][k] for k in ("answers", "robustness")}
+    ran = lalia("eval", talker, "turns", "-o", out, "--score-only")
+    assert "turns measures a model that works. Run it without --score-only." in ran.err
 
 
 def test_the_command_refuses_before_it_works(lalia: Any, tiny: Path, tmp_path: Path) -> None:

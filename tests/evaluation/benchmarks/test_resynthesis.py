@@ -49,7 +49,9 @@ def test_words_are_lost_as_the_judge_hears_it(
     assert values["wer"] == pytest.approx(sum(errors) / 80)
     assert values["wer_original"] == 0
     assert values["wer_added"] == values["wer"]
-    assert "1 of 10 have none: It will not" in found.notes[0]
+    assert found.counts is not None
+    assert found.counts["failed"] == 1
+    assert found.counts["failures"] == {"s3": "It will not. Ask another."}
     # Kept, and not asked for again.
     again = Resynthesis().run(bench(None, scales, listener, folder=tmp_path, score_only=True))
     assert again.figures == found.figures

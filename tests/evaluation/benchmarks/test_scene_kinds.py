@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from lalia.evaluation.benchmarks import BENCHMARKS, questions, recordings
 from lalia.evaluation.benchmarks.scene_clips import SCENE_CLIPS, SCENE_TEXTS, keys, pause_of, said
 from lalia.evaluation.benchmarks.scene_kinds import EACH, asked_of, scenes
 from lalia.evaluation.energy import mean_power, speech_span
-from lalia.evaluation.scenes.script import RATE, SCENE_KINDS, Reply
+from lalia.evaluation.intervals import Speech
+from lalia.evaluation.scenes import judge, play
+from lalia.evaluation.scenes.keeping import from_data, to_data
+from lalia.evaluation.scenes.script import RATE, SCENE_KINDS, At, Line, Reply, Scene
 from lalia.realtime import Heard, Sound, TurnSession, Written
 from lalia.realtime.events import Reply as Answer
 from lalia.realtime.events import Said
@@ -169,3 +173,56 @@ def test_what_fails_counts_against_it(make_model: Any, make_bench: Any) -> None:
     model.session = lambda **_: 1 / 0
     with pytest.raises(ConfigError, match="fails in every scene: ZeroDivisionError"):
         BENCHMARKS["scenes"].run(make_bench(model, limit=1))
+
+
+def test_a_scene_that_was_kept_is_judged_as_it_was_played(make_model: Any, tmp_path: Path) -> None:
+    first, second = (q.load().to(RATE) for q in questions(2))
+    scene = Scene("interruption", "interruption-01", (Line(first, At(0.6)), Line(second, Reply(1.0))), 1)
+    played = play(scene, make_model("the weather").session())
+    played.model.save(tmp_path / "m.flac")
+    data = json.loads(json.dumps(to_data(played)))
+    again = from_data(scene, data, Audio.load(tmp_path / "m.flac", check=False))
+    assert torch.equal(again.user.samples, played.user.samples)
+    assert [(t.at, t.late, t.heard, type(t.event)) for t in again.told] == [
+        (t.at, t.late, t.heard, type(t.event)) for t in played.told
+    ]
+    rest = [(a.event, b.event) for a, b in zip(again.told, played.told, strict=True) if not isinstance(a.event, Sound)]
+    assert all(a == b for a, b in rest)
+    assert (again.late, again.said, again.work, again.frame) == (played.late, played.said, played.work, played.frame)
+    speech = Speech(shortest=0.1, padding=0.1)
+    assert judge(again, speech) == judge(played, speech)
+    assert not judge(played, speech).void
+
+
+class Stopped(BaseException):
+    """As if the process were killed."""
+
+
+def test_scenes_are_scored_without_the_model(make_model: Any, make_bench: Any, tmp_path: Path) -> None:
+    model, calls = make_model("the weather"), itertools.count()
+    working = model.session
+
+    def session(**settings: Any) -> Any:
+        match next(calls):
+            case 1:  # of the second scene; the first one asks whether there is a session
+                raise DataError("It broke. Mend it.")
+            case 5:
+                raise Stopped
+        return working(**settings)
+
+    model.session = session
+    with pytest.raises(Stopped):
+        BENCHMARKS["scenes"].run(make_bench(model, folder=tmp_path, limit=1))
+    first = BENCHMARKS["scenes"].run(make_bench(model, folder=tmp_path, limit=1))
+    # Five that were begun, of which the last anew, and two more.
+    assert next(calls) == 8
+    assert first.counts is not None
+    assert first.counts["failures"] == {"2-pause-01": "It broke. Mend it."}
+    assert first.counts["asked"] == len(first.items) == 7
+    bench = make_bench(model, folder=tmp_path, limit=1, score_only=True)
+    bench.model = None
+    again = BENCHMARKS["scenes"].run(bench)
+    assert json.dumps([f.estimate.to_dict() for f in again.figures]) == json.dumps(
+        [f.estimate.to_dict() for f in first.figures]
+    )
+    assert (again.items, again.notes, again.counts) == (first.items, first.notes, first.counts)

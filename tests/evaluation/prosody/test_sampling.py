@@ -64,8 +64,9 @@ def test_pitch_and_durations_in_their_turn(model: Model, monkeypatch: pytest.Mon
     monkeypatch.setattr(type(lm), "generate", generate)
     found = run(model, utterances(), folder=tmp_path)
     assert [forced for forced, _ in asked] == [{"units", "durations"}, {"units", "log_f0"}] * 2
-    assert found.notes[0].startswith("3 asked, 2 answered, 1 failed, the first of them: It has")
-    assert "of which the prompt is to have 40" in found.details["failures"]["c"]
+    assert found.counts is not None
+    assert [found.counts[k] for k in ("asked", "answered", "failed")] == [3, 2, 1]
+    assert "of which the prompt is to have 40" in found.counts["failures"]["c"]
     assert [x["id"] for x in found.items] == ["a", "b"]
     figures = {f.key: f.estimate for f in found.figures}
     for kind in ("pitch", "durations"):
@@ -140,4 +141,4 @@ def test_the_command(model: Model, tmp_path: Path, lalia: Any) -> None:
     ran = lalia("eval", tmp_path / "pgslm", "prosody", "--data", tmp_path / "speech")
     assert ran.status == 0, ran.err
     assert "pitch: least mean error of a prompt's samples" in ran.out
-    assert "note: 1 asked, 1 answered, 0 failed" in ran.out
+    assert "(1 asked, 1 answered, 0 failed)" in ran.out

@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from lalia.evaluation.benchmarks.base import Figure, Found, Reply, Unit
+from lalia.errors import DataError
+from lalia.evaluation.benchmarks.base import Figure, Found, Unit
 from lalia.evaluation.benchmarks.bench import Bench
-from lalia.evaluation.benchmarks.bundled import Question
+from lalia.evaluation.benchmarks.bundled import Question, questions
+from lalia.evaluation.benchmarks.kept import Answer, Kept
+from lalia.evaluation.benchmarks.steps import TwoSteps
 from lalia.evaluation.statistics import mean, share
 from lalia.evaluation.text import word_edits
 
@@ -52,12 +56,12 @@ def same_content(first: str, second: str, key: tuple[str, ...] = ()) -> bool:
     return not opposite and overlap(first, second) >= SAME
 
 
-class Answers:
+class Answers(TwoSteps):
     """The reply to a spoken question against that to the same question typed, both greedy.
 
     It is the reply of the model itself that is the reference: right and wrong answers count alike. Content is compared
     by ``same_content`` after Whisper's normalisation. With a peer, whose reference is its own reply too, the difference
-    is taken question by question.
+    is taken question by question. Where either reply is missing, nothing is the same, so that failing never pays.
     """
 
     name = "answers"
@@ -66,29 +70,53 @@ class Answers:
     def check(self, model: Any) -> None:
         model.dialogue(speak=False)
 
-    def run(self, bench: Bench) -> Found:
+    def settings(self, bench: Bench) -> Mapping[str, Any]:
+        return bench.talking
+
+    def answers(self, bench: Bench) -> Kept:
+        spoken = bench.exchanges
+        own = _both(bench, spoken.own)
+        if bench.against is None or spoken.peer is None:
+            return own
+        return replace(own, peer=_both(bench.against, spoken.peer))
+
+    def score(self, bench: Bench, kept: Kept) -> Found:
+        if not kept.answers:
+            raise DataError(f"No question was answered: {next(iter(kept.failed.values()))}")
         items = []
-        for i, exchange in enumerate(bench.exchanges):
-            question = exchange.question
+        for i, question in enumerate(asked := questions(bench.limit)):
             items.append(
                 {
                     "id": question.id,
                     "speaker": question.utterance.speaker,
                     "question": question.text,
-                    **_answered(bench, bench.model, exchange.heard, exchange.reply, question),
+                    **_compared(bench, kept, question),
                 }
             )
-            if exchange.peer is not None:
-                items[-1]["peer"] = _answered(bench, bench.peer, exchange.peer_heard or "", exchange.peer, question)
-            bench.progress("typing", i + 1, len(bench.exchanges))
+            if kept.peer is not None:
+                items[-1]["peer"] = _compared(bench, kept.peer, question)
+            bench.progress("comparing", i + 1, len(asked))
         found = _figures(bench, items, "", "")
-        if bench.peer is not None:
+        if kept.peer is not None:
             peers = [x["peer"] for x in items]
             found += _figures(bench, peers, "peer_", f"{bench.peer_name}: ")
             for key, (about, unit) in _FIGURES.items():
                 added = mean([a[key] - b[key] for a, b in zip(items, peers, strict=True)], seed=bench.seed)
                 found.append(Figure(f"{key}_added", f"{about}: more than {bench.peer_name}", unit, added))
-        return Found(found, items, {"same_from": SAME, **bench.talking, "peer": bench.peer_name})
+        return Found(found, items, {"same_from": SAME, **self.settings(bench), "peer": bench.peer_name})
+
+
+def _both(bench: Bench, spoken: Kept) -> Kept:
+    """What was heard of each question, the reply to it, and that to the question typed."""
+    texts = {q.id: q.text for q in questions(bench.limit)}
+    typed = bench.typed(texts.values())
+    found: dict[str, Answer] = {
+        key: {"heard": a["heard"], "reply": a["reply"], "typed": typed.answers[texts[key]]["reply"]}
+        for key, a in spoken.answers.items()
+        if texts[key] in typed.answers
+    }
+    failed = {key: spoken.failed.get(key) or typed.failed[text] for key, text in texts.items() if key not in found}
+    return Kept(None, spoken.header, found, failed)
 
 
 _FIGURES: Mapping[str, tuple[str, Unit]] = {
@@ -108,15 +136,18 @@ def _figures(bench: Bench, items: Sequence[Mapping[str, Any]], prefix: str, labe
     return found
 
 
-def _answered(bench: Bench, model: Any, heard: str, reply: Reply, question: Question) -> dict[str, Any]:
-    normalize, typed = bench.normalizer, bench.typed(model, question.text)
-    a, b = normalize(reply.text), normalize(typed)
+def _compared(bench: Bench, kept: Kept, question: Question) -> dict[str, Any]:
+    if question.id not in kept.answers:
+        nothing = {"heard": "", "typed_reply": "", "spoken_reply": "", "overlap": 0.0}
+        return {**nothing, **dict.fromkeys(("same_content", "same_words", "heard_right"), False)}
+    answer, normalize = kept.answers[question.id], bench.normalizer
+    a, b = normalize(answer["reply"]), normalize(answer["typed"])
     return {
-        "heard": heard,
-        "typed_reply": typed,
-        "spoken_reply": reply.text,
+        "heard": answer["heard"],
+        "typed_reply": answer["typed"],
+        "spoken_reply": answer["reply"],
         "overlap": overlap(a, b),
         "same_content": same_content(a, b, question.key),
         "same_words": a == b,
-        "heard_right": word_edits(normalize(question.text), normalize(heard)).errors == 0,
+        "heard_right": word_edits(normalize(question.text), normalize(answer["heard"])).errors == 0,
     }

@@ -14,21 +14,17 @@ def as_found(
     replies: Mapping[str, Any],
     *,
     settings: Mapping[str, Any],
-    failures: Mapping[str, str] | None = None,
 ) -> Found:
     """Its figures, with how many items were asked, answered, unparsable and failed.
 
     :param replies: what stands beside each item, by id.
     :param settings: beside those of the scorer.
-    :param failures: why an item has no reply.
     """
     counts = scored.counts
     told = (
         f"{counts.asked} asked, {counts.answered} answered, {counts.unparsable} without an answer to be found, "
         f"{counts.failed} failed"
     )
-    if failures:
-        told += f", the first of them: {next(iter(failures.values()))}"
     return Found(
         [
             Figure(name, name.replace("_", " "), "share" if 0 <= e.value <= 1 and "score" not in name else "ratio", e)
@@ -37,5 +33,4 @@ def as_found(
         [{**dict(x), "reply": replies.get(str(x.get("id")))} for x in scored.items],
         {**dict(scored.settings), **settings},
         [*scored.notes, told],
-        {"failures": dict(failures or {})},
     )

@@ -22,6 +22,7 @@ __all__ = [
     "Speaks",
     "Talks",
     "Unit",
+    "is_at_work",
     "parts_asked",
 ]
 
@@ -115,6 +116,7 @@ class Found:
     :param settings: what moves the figures and is this benchmark's own.
     :param notes: lines for people: what the reference is, what is missing.
     :param details: what else was found, for the record alone.
+    :param counts: how many items were asked, answered and failed, where that is known (see `Kept.counts`).
     """
 
     figures: Sequence[Figure]
@@ -122,13 +124,15 @@ class Found:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, Any] | None = None
 
 
 class Benchmark(Protocol):
     """A question that is put to a model.
 
     One whose answers do not hang on all of the model says in ``parts`` on which: models that have those alike answer
-    alike, and one of them need be asked.
+    alike, and one of them need be asked. One that measures time or memory of a model that works says so
+    (``at_work = True``): nothing of it is kept, and nothing can be scored without the model.
     """
 
     name: str
@@ -148,3 +152,8 @@ def parts_asked(benchmark: Benchmark) -> tuple[Part, ...]:
     """On which parts of a model the answers to a benchmark hang; all where it does not say."""
     parts: tuple[Part, ...] = getattr(benchmark, "parts", PARTS)
     return parts
+
+
+def is_at_work(benchmark: Benchmark) -> bool:
+    """Whether a benchmark measures the model while that works."""
+    return bool(getattr(benchmark, "at_work", False))

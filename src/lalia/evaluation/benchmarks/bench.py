@@ -1,9 +1,8 @@
 """The bench: a model with the tools that judge it, and what several benchmarks look at once it was made."""
 
-import math
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 from lalia.audio import Audio
 from lalia.data import Manifest, Utterance
 from lalia.errors import LaliaError
-from lalia.evaluation.benchmarks.base import Conversation, Reply, Talks
-from lalia.evaluation.benchmarks.bundled import Question, questions
+from lalia.evaluation.benchmarks.bundled import questions
+from lalia.evaluation.benchmarks.conversing import Exchanges, exchanged, typed, typed_place
 from lalia.evaluation.benchmarks.judges import Judges
+from lalia.evaluation.benchmarks.kept import Kept
 from lalia.evaluation.dnsmos import Quality
 from lalia.evaluation.folders import file_name
 from lalia.evaluation.generation.speakers import SpeakerEncoder
@@ -24,42 +24,7 @@ from lalia.evaluation.protocols import Recognizer
 from lalia.evaluation.text import Normalizer
 from lalia.evaluation.text_lm import TextLM
 
-__all__ = ["Bench", "Exchange", "converse", "listened"]
-
-_RATE, _PIECE = 16_000, 0.1
-"""Of the sound that is listened to, in Hz, and seconds of each piece."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A spoken question as it was heard, with its answer; and so by the peer."""
-
-    question: Question
-    heard: str
-    reply: Reply
-    peer: Reply | None
-    peer_heard: str | None
-
-
-def listened(model: Talks, said: Audio, **settings: Any) -> Conversation:
-    """A conversation that begins with a recording, all of which was listened to and none of which is answered yet.
-
-    The sound comes in pieces, as a microphone has them, so that a model can hear while the user speaks.
-    """
-    talk = model.dialogue(**settings)
-    said = said.to(_RATE)
-    for i in range(math.ceil(said.seconds / _PIECE)):
-        talk.listen(said.cut(i * _PIECE, _PIECE))
-    return talk
-
-
-def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
-    """What was heard, and the whole reply, whose clock begins when the last of what is said has come."""
-    events = listened(model, said, **settings).turn()
-    heard = next(events).text
-    *_, last = events
-    return heard, last.reply
-
+__all__ = ["Bench"]
 
 _LONGEST_REPLY = 30.0
 """Seconds: a speech decoder that never ends is cut off here."""
@@ -69,6 +34,18 @@ def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
+class _Scratch:
+    """A folder that is there for as long as the benches that have it."""
+
+    @cached_property
+    def _folder(self) -> "tempfile.TemporaryDirectory[str]":
+        return tempfile.TemporaryDirectory(prefix="lalia-")
+
+    @property
+    def path(self) -> Path:
+        return Path(self._folder.name)
+
+
 @dataclass
 class Bench:
     """A model under test.
@@ -76,7 +53,9 @@ class Bench:
     :param model: whatever can do something of what the benchmarks ask.
     :param name: of the model, for the record, and for its goals.
     :param source: by which a new process can load it: a bundled name, a path or a hub id.
-    :param peer: another model that is asked the same in turn with it.
+    :param peer: another model that is asked the same in turn with it; not needed where its answers are kept.
+    :param peer_name: of the other model; None where there is none.
+    :param peer_identity: of its weights.
     :param data: recordings to work with; the bundled questions when not given.
     :param path: the file or folder in which a benchmark that is not bundled has its items.
     :param limit: the first items only, for a first look.
@@ -99,6 +78,7 @@ class Bench:
     source: str
     peer: Any = None
     peer_name: str | None = None
+    peer_identity: str | None = None
     data: Manifest | None = None
     path: Path | None = None
     seed: int = 0
@@ -116,7 +96,7 @@ class Bench:
     judges: Judges = field(default_factory=Judges)
     progress: Callable[[str, int, int], None] = _silent
     notes: list[str] = field(default_factory=list)
-    _typed: dict[tuple[int, str], str] = field(default_factory=dict, repr=False)
+    _scratch: _Scratch = field(default_factory=_Scratch, repr=False)
 
     @property
     def answers_as(self) -> Mapping[str, str | None]:
@@ -128,10 +108,8 @@ class Bench:
         return None if self.folder is None else self.folder / benchmark / f"{name}.jsonl"
 
     def sounds(self, benchmark: str) -> Path:
-        """The folder for the sound that answers a benchmark; nobody looks for it where nothing is to be kept."""
-        if self.folder is not None:
-            return self.folder / benchmark / "audio"
-        return Path(tempfile.gettempdir()) / f"lalia-{benchmark}-{file_name(self.name)}"
+        """The folder for the sound that answers a benchmark; where nothing is to be kept it goes with the bench."""
+        return (self._scratch.path if self.folder is None else self.folder) / benchmark / "audio"
 
     @property
     def recordings(self) -> list[Utterance]:
@@ -144,16 +122,6 @@ class Bench:
     def talking(self) -> Mapping[str, Any]:
         """How it is talked to: greedily, so that what differs is what was heard."""
         return {"temperature": 0.0, "max_tokens": self.max_tokens, "seconds": _LONGEST_REPLY, "seed": self.seed}
-
-    def unclear_of(self, model: Any) -> str | None:
-        """What a model replies to what it did not understand, where it has such a sentence."""
-        talk = getattr(getattr(model, "recipe", None), "talk", None)
-        return getattr(talk, "unclear", None)
-
-    def understood(self, exchange: "Exchange") -> bool:
-        """Whether nobody had to ask again: that is said without any thought, and so is no measure of latency."""
-        sides = ((self.model, exchange.reply), (self.peer, exchange.peer))
-        return all(reply is None or reply.text != self.unclear_of(model) for model, reply in sides)
 
     # The judges, which a bench may have of its own.
 
@@ -195,30 +163,42 @@ class Bench:
             self.notes.append(f"Sound is not rated: {error}")
             return None
 
-    def typed(self, model: Any, text: str) -> str:
-        """The reply to a text, typed, that begins a conversation; each is asked for once."""
-        key = (id(model), text)
-        if key not in self._typed:
-            self._typed[key] = model.dialogue(**self.talking, speak=False).answer(text, typed=True).text
-        return self._typed[key]
+    # What several benchmarks ask, and is asked once.
 
     @cached_property
-    def exchanges(self) -> list[Exchange]:
-        """The bundled questions with their answers; where there is a peer, both are asked in turn."""
-        asked = questions(self.limit)
-        models = [self.model] if self.peer is None else [self.model, self.peer]
-        for model in models:
-            # What is loaded or compiled at first use is nobody's latency.
-            converse(model, asked[0].load(), **self.talking)
-        found = []
-        for i, question in enumerate(asked):
-            sound = question.load()
-            said: dict[int, tuple[str, Reply]] = {}
-            # Who is first changes, so that neither gains by a warm cache.
-            for k in range(len(models)) if i % 2 == 0 else reversed(range(len(models))):
-                said[k] = converse(models[k], sound, **self.talking)
-            heard, reply = said[0]
-            peer_heard, peer = said.get(1, (None, None))
-            found.append(Exchange(question, heard, reply, peer, peer_heard))
-            self.progress("asking", i + 1, len(asked))
-        return found
+    def against(self) -> "Bench | None":
+        """The bench of the peer, whose answers are kept in a folder of their own."""
+        if self.peer_name is None:
+            return None
+        return replace(
+            self,
+            model=self.peer,
+            name=self.peer_name,
+            source=self.peer_name,
+            identity=self.peer_identity,
+            peer=None,
+            peer_name=None,
+            peer_identity=None,
+            folder=None if self.folder is None else self.folder / f"against-{file_name(self.peer_name)}",
+            load=None,
+            workers=1,
+            _scratch=_Scratch(),
+        )
+
+    @cached_property
+    def exchanges(self) -> Exchanges:
+        """The bundled questions with the replies to them, asked where they are not kept."""
+        return exchanged(self)
+
+    @cached_property
+    def timed_exchanges(self) -> Exchanges:
+        """The same, all asked in this process: what is kept has the times of another."""
+        return self.exchanges if self.exchanges.at_once else replace(self, folder=None, _scratch=_Scratch()).exchanges
+
+    def typed(self, texts: Iterable[str]) -> Kept:
+        """The replies (``reply``) to texts, typed, by text."""
+        return typed(self, texts, self._typed)
+
+    @cached_property
+    def _typed(self) -> Kept:
+        return typed_place(self)

@@ -69,9 +69,6 @@ class BitRate(InSteps):
                 for u, a in zip(recordings, answers, strict=True)
             ],
             {"data": {"identity": data_identity(recordings), "recordings": len(recordings)}},
-            [f"{len(kept.failed)} recordings were not encoded: {next(iter(kept.failed.values()))}"]
-            if kept.failed
-            else [],
         )
 
 

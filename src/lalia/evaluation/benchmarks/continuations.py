@@ -130,8 +130,6 @@ class Continuations(InSteps):
         figures += self._sounds(bench, _label(shown), "", made, recordings, notes, details)
         if behind:
             figures += self._sounds(bench, "truth", "_truth", behind, recordings, [], details)
-        if kept.failed:
-            notes.append(f"{len(kept.failed)} prompts were not gone on with: {next(iter(kept.failed.values()))}")
         settings = {
             "data": {"identity": data_identity(recordings), "recordings": len(recordings)},
             "temperatures": list(self.temperatures),

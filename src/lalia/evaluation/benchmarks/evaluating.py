@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lalia.errors import ConfigError, LaliaError
-from lalia.evaluation.benchmarks.base import Benchmark, Figure, Found
+from lalia.evaluation.benchmarks.base import Benchmark, Figure, Found, is_at_work
 from lalia.evaluation.benchmarks.bench import Bench
 from lalia.evaluation.benchmarks.registry import Goal, find, goals
 from lalia.evaluation.results import FORMAT, environment, save_result, tool
@@ -35,8 +35,9 @@ def evaluate(
     :param identity: of the model's weights, for the record.
     :param tell: called with a line as each benchmark begins.
     :returns: ``model``, ``settings``, ``environment``; ``results`` by benchmark: ``figures``, ``items``, ``settings``,
-        ``notes``; ``left_out``: why a benchmark was not run.
-    :raises ConfigError: an unknown name, or a model that can do nothing of it.
+        ``notes``, and where answers are kept ``counts`` (items ``asked``, ``answered`` and ``failed``, and why, as
+        `Kept.counts`); ``left_out``: why a benchmark was not run.
+    :raises ConfigError: an unknown name, a model that can do nothing of it, or nothing came of any benchmark.
     """
     chosen = find(names)
     if bench.peer is not None:
@@ -61,8 +62,7 @@ def evaluate(
     able = []
     for benchmark in chosen:
         try:
-            if not bench.score_only:
-                _check(benchmark, bench)
+            _check(benchmark, bench)
             able.append(benchmark)
         except LaliaError as error:
             if names:
@@ -83,10 +83,17 @@ def evaluate(
         result["results"][benchmark.name] = _record(benchmark, found, goals(bench.name))
         if out is not None:
             save_result(result, out)
+    if not result["results"]:
+        first = able[0].name
+        raise ConfigError(f"Nothing came of {len(able)} benchmarks; {first}, the first of them: {left_out[first]}")
     return result
 
 
 def _check(benchmark: Benchmark, bench: Bench) -> None:
+    if bench.score_only:
+        if is_at_work(benchmark):
+            raise ConfigError(f"{benchmark.name} measures a model that works. Run it without --score-only.")
+        return
     try:
         benchmark.check(bench.model)
     except AttributeError as error:
@@ -99,6 +106,7 @@ def _record(benchmark: Benchmark, found: Found, wanted: Mapping[str, Goal]) -> d
         "figures": [_figure(f, wanted.get(f"{benchmark.name}.{f.key}")) for f in found.figures],
         "settings": dict(found.settings),
         "notes": list(found.notes),
+        **({} if found.counts is None else {"counts": dict(found.counts)}),
         **({"details": dict(found.details)} if found.details else {}),
         "items": list(found.items),
     }

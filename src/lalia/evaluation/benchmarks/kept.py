@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -78,6 +78,8 @@ class Kept:
     """Why an item has no answer."""
     identities: dict[str, str] = field(default_factory=dict)
     """Of the items that have an answer, or a reason why not."""
+    peer: "Kept | None" = None
+    """What another system answers to the same items."""
 
     def __post_init__(self) -> None:
         self.header = {"format": FORMAT, **json.loads(json.dumps(self.header))}
@@ -100,6 +102,28 @@ class Kept:
         for line in lines[1:]:
             found._take(line)
         return found
+
+    def of(self, items: Sequence[Item]) -> "Kept":
+        """What is kept of these items, in their order and in memory alone."""
+        names = list(dict.fromkeys(i.id for i in items))
+        return Kept(
+            None,
+            self.header,
+            {n: self.answers[n] for n in names if n in self.answers},
+            {n: self.failed[n] for n in names if n in self.failed},
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """How many items were ``asked``, ``answered`` and ``failed``; ``failures``: why, by id; ``peer``: so of the
+        other system, where there is one.
+        """
+        found = {
+            "asked": len(self.answers) + len(self.failed),
+            "answered": len(self.answers),
+            "failed": len(self.failed),
+            "failures": dict(self.failed),
+        }
+        return found | ({} if self.peer is None else {"peer": self.peer.counts()})
 
     def missing(self, items: list[Item]) -> list[Item]:
         """Those that have neither an answer nor a reason why not."""

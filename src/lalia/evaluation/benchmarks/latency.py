@@ -1,13 +1,14 @@
 """How long it takes until the model is heard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lalia.errors import ConfigError
-from lalia.evaluation.benchmarks.base import Figure, Found, Reply
+from lalia.evaluation.benchmarks.base import Figure, Found
 from lalia.evaluation.benchmarks.bench import Bench
+from lalia.evaluation.benchmarks.kept import Answer
 from lalia.evaluation.statistics import Estimate, bootstrap, bootstrap_ratio
 
 __all__ = ["Latency"]
@@ -35,57 +36,65 @@ class Latency:
 
     The question comes in pieces: what a model hears while it is spoken costs nothing, and the clock begins with the
     end of the recording. With a peer, both answer each question one after the other, who is first changing, and the
-    ratio is resampled in pairs.
+    ratio is resampled in pairs. Times are those of one process: kept replies are not timed.
     """
 
     name = "latency"
     about = "time to the first sound of a reply"
+    at_work = True
 
     def check(self, model: Any) -> None:
         model.dialogue()
 
     def run(self, bench: Bench) -> Found:
-        exchanges = [x for x in bench.exchanges if bench.understood(x)]
-        own = [x.reply for x in exchanges]
-        if not any(map(_seconds, own)):
+        exchanges = bench.timed_exchanges
+        sides = [exchanges.own] if exchanges.peer is None else [exchanges.own, exchanges.peer]
+        answered = [q for q in exchanges.questions if all(q.id in side.answers for side in sides)]
+        # Nobody had to ask again: that is said without any thought, and so is no measure of latency.
+        clear = [q for q in answered if not any(side.answers[q.id]["unclear"] for side in sides)]
+        own, *others = ([side.answers[q.id] for q in clear] for side in sides)
+        if not any(reply["seconds"] for reply in own):
             raise ConfigError(
                 f"{bench.name} says nothing aloud, or understood no question. Choose a model that speaks."
             )
-        peers = [x.peer for x in exchanges if x.peer is not None]
         found = _figures(bench, own, "", "")
+        peers = others[0] if others else []
         if peers:
             found += _figures(bench, peers, "peer_", f"{bench.peer_name}: ")
             ratio = _of(bench, ratio_of_medians, own, peers)
             found.append(Figure("ratio", f"first sound, as a ratio to {bench.peer_name}", "ratio", ratio))
         items = [
             {
-                "id": x.question.id,
-                "question_seconds": x.question.utterance.duration,
-                "timings": dict(x.reply.timings),
-                "seconds": _seconds(x.reply),
-                "peer": None if x.peer is None else {"timings": dict(x.peer.timings), "seconds": _seconds(x.peer)},
+                "id": q.id,
+                "question_seconds": q.utterance.duration,
+                **_timed(own[i]),
+                "peer": _timed(peers[i]) if peers else None,
             }
-            for x in exchanges
+            for i, q in enumerate(clear)
         ]
-        lost = len(bench.exchanges) - len(exchanges)
-        notes = [f"{lost} of {len(bench.exchanges)} questions were not understood, and are left out"] if lost else []
+        asked, lost = len(exchanges.questions), len(answered) - len(clear)
+        notes = [f"{lost} of {asked} questions were not understood, and are left out"] if lost else []
+        if len(answered) < asked:
+            reason = next(reason for side in sides for reason in side.failed.values())
+            notes.append(f"{asked - len(answered)} of {asked} questions have no reply: {reason}")
         return Found(found, items, {**bench.talking, "peer": bench.peer_name}, notes)
 
 
-def _of(bench: Bench, statistic: Callable[..., np.ndarray], *replies: list[Reply]) -> Estimate:
-    return bootstrap(statistic, *([r.timings["first_audio_ms"] for r in side] for side in replies), seed=bench.seed)
+def _timed(reply: Answer) -> dict[str, Any]:
+    return {"timings": dict(reply["timings"]), "seconds": reply["seconds"]}
 
 
-def _seconds(reply: Reply) -> float:
-    return 0.0 if reply.audio is None else reply.audio.seconds
+def _of(bench: Bench, statistic: Callable[..., np.ndarray], *replies: Sequence[Answer]) -> Estimate:
+    first = ([r["timings"]["first_audio_ms"] for r in side] for side in replies)
+    return bootstrap(statistic, *first, seed=bench.seed)
 
 
-def _figures(bench: Bench, replies: list[Reply], prefix: str, label: str) -> list[Figure]:
+def _figures(bench: Bench, replies: Sequence[Answer], prefix: str, label: str) -> list[Figure]:
     found = [
         Figure(f"{prefix}first_sound", f"{label}first sound, median", "ms", _of(bench, median, replies)),
         Figure(f"{prefix}first_sound_p90", f"{label}first sound, 90 % within", "ms", _of(bench, ninetieth, replies)),
     ]
-    timed = [r.timings for r in replies if all(part in r.timings for part in _PARTS)]
+    timed = [r["timings"] for r in replies if all(part in r["timings"] for part in _PARTS)]
     before: str | None = None
     for part, about in zip(_PARTS, ("hearing", "to the first token", "from there to sound"), strict=True):
         spent = [t[part] - (0.0 if before is None else t[before]) for t in timed]
@@ -94,7 +103,7 @@ def _figures(bench: Bench, replies: list[Reply], prefix: str, label: str) -> lis
             Figure(f"{prefix}{name}", f"{label}{about}, median", "ms", bootstrap(median, spent, seed=bench.seed))
         )
         before = part
-    spoken = [r for r in replies if _seconds(r)]
-    work = [r.timings["total_ms"] / 1000 for r in spoken]
-    factor = bootstrap_ratio(work, [_seconds(r) for r in spoken], seed=bench.seed)
+    spoken = [r for r in replies if r["seconds"]]
+    work = [r["timings"]["total_ms"] / 1000 for r in spoken]
+    factor = bootstrap_ratio(work, [r["seconds"] for r in spoken], seed=bench.seed)
     return [*found, Figure(f"{prefix}rtf", f"{label}real-time factor", "ratio", factor)]

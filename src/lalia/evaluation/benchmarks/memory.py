@@ -59,11 +59,13 @@ def resident() -> float:
 class Memory:
     """Peak of resident memory of ``lalia chat`` on a bundled question: the program, the model, one answer.
 
-    The figure is the highest of a few processes, each with another question; the interval is their range.
+    The figure is the highest of a few processes, each with another question; the interval is their range. Nothing is
+    kept: it is measured anew each time.
     """
 
     name = "memory"
     about = "peak memory of one answer"
+    at_work = True
 
     def check(self, model: Any) -> None:
         model.dialogue(speak=False)

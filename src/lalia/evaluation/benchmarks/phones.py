@@ -135,8 +135,6 @@ class Phones(InSteps):
             settings["frames"] = told.frames
         if not figures:
             raise DataError(f"Nothing can be compared: {notes[0]}")
-        if kept.failed:
-            notes.append(f"{len(kept.failed)} recordings were not encoded: {next(iter(kept.failed.values()))}")
         rows = [_row(u, kept.answers[u.id], len(frames[u.id])) for u in heard]
         return Found(figures, rows, settings, notes, {"pairs": pairs})
 

@@ -96,14 +96,11 @@ class Prosodies(InSteps):
     def score(self, bench: "Bench", kept: Kept) -> Found:
         recordings = self._recordings(bench)
         answers = {u.id: kept.answers[u.id] for u in recordings if u.id in kept.answers}
-        failed = {u.id: kept.failed[u.id] for u in recordings if u.id in kept.failed}
         if not answers:
-            raise DataError(f"None of {len(recordings)} recordings is gone on with: {next(iter(failed.values()), '')}")
+            reason = next(iter(kept.failed.values()), "")
+            raise DataError(f"None of {len(recordings)} recordings is gone on with: {reason}")
         prompts = [({k: Sampled(*(a[k][n] for n in _PARTS)) for k in KINDS}, a["frames"]) for a in answers.values()]
         figures = prosody_figures(prompts, self.setting, seed=bench.seed)
-        notes = [f"{len(recordings)} asked, {len(answers)} answered, {len(failed)} failed"]
-        if failed:
-            notes[0] += f", the first of them: {next(iter(failed.values()))}"
         return Found(
             [
                 Figure(f"{kind}.{key}", f"{kind}: {_WORDS[key]}", "r" if "consistency" in key else _OF[kind], estimate)
@@ -117,8 +114,6 @@ class Prosodies(InSteps):
                 "forced": "the units and the other stream",
                 **self.settings(bench),
             },
-            notes,
-            {"failures": failed},
         )
 
 

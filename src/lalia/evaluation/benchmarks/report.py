@@ -27,7 +27,7 @@ def table(result: Mapping[str, Any]) -> str:
     """The figures, a block for each benchmark."""
     lines = [f"{result['model']['name']}: figures with their 95 % interval, and what the model's card asks for"]
     for name, part in result["results"].items():
-        lines += ["", f"{name}: {part['about']} ({len(part['items'])} items)"]
+        lines += ["", f"{name}: {part['about']} ({_counted(part)})"]
         width = max((len(figure["about"]) for figure in part["figures"]), default=0)
         for figure in part["figures"]:
             shown = f"  {figure['about']:<{max(width, 46)}} {_interval(figure):<28}"
@@ -35,11 +35,24 @@ def table(result: Mapping[str, Any]) -> str:
                 floor, aim = (_number(figure[k], figure["unit"]) for k in ("floor", "aim"))
                 shown += f" floor {floor}, aim {aim}  {verdict(figure)}"
             lines.append(shown.rstrip())
-        lines += [f"  note: {note}" for note in part["notes"]]
+        lines += [f"  note: {note}" for note in [*part["notes"], *_failures(part.get("counts"))]]
     if result["left_out"]:
         lines.append("")
     lines += [f"{name} was left out: {reason}" for name, reason in result["left_out"].items()]
     return "\n".join(lines)
+
+
+def _counted(part: Mapping[str, Any]) -> str:
+    counts = part.get("counts")
+    if counts is None:
+        return f"{len(part['items'])} items"
+    return ", ".join(f"{counts[k]} {k}" for k in ("asked", "answered", "failed"))
+
+
+def _failures(counts: Mapping[str, Any] | None) -> list[str]:
+    if counts is None or not counts["failed"]:
+        return []
+    return [f"the first of those that failed: {next(iter(counts['failures'].values()))}"]
 
 
 def verdict(figure: Mapping[str, Any]) -> str:

@@ -75,8 +75,6 @@ class Resynthesis(InSteps):
             raise DataError(f"No recording could be read: {found['failures'][0]['reason']}")
         reference = "text" if all(u.text is not None for u in recordings) else "second"
         notes = [] if reference == "text" else [f"the reference is what {bench.recognizer.name} hears in the originals"]
-        if found["failed"]:
-            notes.append(f"{found['failed']} of {found['asked']} have none: {found['failures'][0]['reason']}")
         settings = {
             "data": {"identity": data_identity(recordings), "recordings": len(recordings)},
             "reference": reference,
@@ -90,10 +88,4 @@ class Resynthesis(InSteps):
             for kind, rates in found["summary"]["all"][reference].items()
             for side, suffix in _SIDES.items()
         ]
-        return Found(
-            figures,
-            found["items"],
-            settings,
-            notes,
-            {k: found[k] for k in ("asked", "answered", "failed", "summary", "failures")},
-        )
+        return Found(figures, found["items"], settings, notes, {k: found[k] for k in ("summary", "failures")})

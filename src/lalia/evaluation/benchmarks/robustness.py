@@ -1,7 +1,8 @@
 """What becomes of sound that is no question."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -9,8 +10,13 @@ import numpy as np
 from lalia.audio import Audio
 from lalia.errors import LaliaError
 from lalia.evaluation.benchmarks.base import Figure, Found
-from lalia.evaluation.benchmarks.bench import Bench, converse
+from lalia.evaluation.benchmarks.bench import Bench
 from lalia.evaluation.benchmarks.bundled import questions, recordings
+from lalia.evaluation.benchmarks.conversing import replied
+from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
+from lalia.evaluation.benchmarks.steps import NOT_ITS_OWN, InSteps
+from lalia.evaluation.folders import file_name
+from lalia.evaluation.memory import fingerprint
 from lalia.evaluation.statistics import share
 
 __all__ = ["Robustness", "hard_sounds"]
@@ -75,24 +81,43 @@ def _melody(time: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     return 0.1 * decay * np.sum(tones, axis=0)
 
 
-class Robustness:
+@cache
+def _sounds(seed: int) -> Sequence[Sound]:
+    return tuple(hard_sounds(seed))
+
+
+class Robustness(InSteps):
     """Each sound begins a conversation: it is answered, the model says that it did not understand, or it is refused.
 
-    Refused is what an error of lalia names (a silent recording); any other error is a crash.
+    Refused is what an error of lalia names (a silent recording); any other error is a crash. Either is an answer.
     """
 
     name = "robustness"
     about = "sound that is no question, or a hard one"
+    one_by_one = True
 
     def check(self, model: Any) -> None:
         model.dialogue(speak=False)
 
-    def run(self, bench: Bench) -> Found:
-        sounds = list(hard_sounds(bench.seed))[: bench.limit]
-        items = []
-        for i, sound in enumerate(sounds):
-            items.append({"name": sound.name, "kind": sound.kind, "seconds": sound.audio.seconds, **_try(bench, sound)})
-            bench.progress("listening to hard sound", i + 1, len(sounds))
+    def settings(self, bench: Bench) -> Mapping[str, Any]:
+        return {**bench.talking, "monologue_seconds": _MONOLOGUE_SECONDS}
+
+    def items(self, bench: Bench) -> list[Item]:
+        place, found = bench.sounds(self.name), []
+        for i, sound in enumerate(_sounds(bench.seed)[: bench.limit]):
+            asks = {"sound": i, "seed": bench.seed, "talking": dict(bench.talking)}
+            item = Item.of(_id(i, sound), asks, {"sound": fingerprint(sound.audio)})
+            found.append(replace(item, asks={**asks, "to": str(place / f"{file_name(item.id)}.flac")}))
+        return found
+
+    def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
+        return [_try(model, _sounds(i.asks["seed"])[i.asks["sound"]], i.asks) for i in items]
+
+    def score(self, bench: Bench, kept: Kept) -> Found:
+        items = [
+            {"name": s.name, "kind": s.kind, "seconds": s.audio.seconds, **_outcome(kept.answers[_id(i, s)])}
+            for i, s in enumerate(_sounds(bench.seed)[: bench.limit])
+        ]
         outcomes = {kind: [x["outcome"] for x in items if x["kind"] == kind] for kind in ("speech", "no speech")}
         survived = share([x["outcome"] != "crashed" for x in items])
         answered = share([o == "answered" for o in outcomes["speech"]])
@@ -104,19 +129,29 @@ class Robustness:
                 Figure("declined", "other sound that is not answered", "share", declined),
             ],
             items,
-            {**bench.talking, "monologue_seconds": _MONOLOGUE_SECONDS},
+            self.settings(bench),
         )
 
 
-def _try(bench: Bench, sound: Sound) -> dict[str, Any]:
+def _id(number: int, sound: Sound) -> str:
+    """In the order in which they are heard."""
+    return f"{number + 1:02d} {sound.name}"
+
+
+def _try(model: Any, sound: Sound, asks: Mapping[str, Any]) -> Answer:
     try:
-        heard, reply = converse(bench.model, sound.audio, **bench.talking)
+        return replied(model, sound.audio, asks["to"], asks["talking"])
+    except NOT_ITS_OWN:
+        raise
     except LaliaError as error:
-        return {"outcome": "refused", "reason": str(error)}
+        return {"refused": str(error)}
     except Exception as error:  # noqa: BLE001  whatever it is, it is what is looked for
-        return {"outcome": "crashed", "reason": f"{type(error).__name__}: {error}"}
-    spoken = reply.audio is not None and bool(reply.audio.seconds)
-    outcome = (
-        "unclear" if reply.text == bench.unclear_of(bench.model) else "answered" if reply.text or spoken else "silent"
-    )
-    return {"outcome": outcome, "heard": heard, "reply": reply.text, "timings": dict(reply.timings)}
+        return {"crashed": f"{type(error).__name__}: {error}"}
+
+
+def _outcome(answer: Answer) -> dict[str, Any]:
+    for outcome in ("refused", "crashed"):
+        if outcome in answer:
+            return {"outcome": outcome, "reason": answer[outcome]}
+    outcome = "unclear" if answer["unclear"] else "answered" if answer["reply"] or answer["seconds"] else "silent"
+    return {"outcome": outcome, **{k: answer[k] for k in ("heard", "reply", "timings")}}

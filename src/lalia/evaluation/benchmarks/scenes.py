@@ -2,19 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from lalia.audio import Audio
 from lalia.errors import ConfigError, LaliaError
 from lalia.evaluation.benchmarks.answers import overlap, same_content
 from lalia.evaluation.benchmarks.base import Figure, Found
 from lalia.evaluation.benchmarks.bench import Bench
+from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.latency import median
 from lalia.evaluation.benchmarks.scene_clips import keys
-from lalia.evaluation.benchmarks.scene_kinds import EACH, asked_of, scenes
+from lalia.evaluation.benchmarks.scene_kinds import EACH, asked_of, scene, scenes
+from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.intervals import Speech
 from lalia.evaluation.scenes.judging import Judged, judge
-from lalia.evaluation.scenes.playing import Played, play
+from lalia.evaluation.scenes.keeping import from_data, to_data
+from lalia.evaluation.scenes.playing import play
 from lalia.evaluation.scenes.script import SCENE_KINDS, Scene
 from lalia.evaluation.statistics import bootstrap, bootstrap_ratio, share
 
@@ -56,7 +61,7 @@ class _Case:
         }
 
 
-class Scenes:
+class Scenes(InSteps):
     """Scenes of seven kinds, with a new session for each, that hears 80 ms at a time.
 
     Time is that of the scene, as if work took none; where it says "with the work", the seconds are added that this
@@ -67,57 +72,106 @@ class Scenes:
 
     name = "scenes"
     about = "whose turn it is: pauses, interruptions, backchannels, others who talk"
+    one_by_one = True
 
     def check(self, model: Any) -> None:
         model.session()
 
-    def run(self, bench: Bench) -> Found:
+    def settings(self, bench: Bench) -> Mapping[str, Any]:
+        return {**bench.talking, "frame_seconds": _FRAME, "each": EACH, "scenes_seed": bench.seed}
+
+    def items(self, bench: Bench) -> list[Item]:
+        place, found = bench.sounds(self.name), []
+        for one in _script(bench):
+            asks = {"kind": one.kind, "number": int(one.name.rpartition("-")[2]) - 1, "seed": bench.seed}
+            item = Item.of(_id(one), {**asks, "script": one.to_dict()})
+            to = str(place / f"{item.id}.flac")
+            found.append(replace(item, asks={**asks, "talking": dict(bench.talking), "to": to}))
+        return found
+
+    def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
+        return [_play(model, i.asks) for i in items]
+
+    def answers(self, bench: Bench) -> Kept:
+        """What was played, and the replies (``typed``) to what interrupts and is interrupted, typed."""
+        # Work is timed, so that nothing is played beside it.
+        kept = super().answers(bench.instead(bench.model))
+        again = {_id(s): _texts(s) for s in _script(bench) if _asks_again(s) and _id(s) in kept.answers}
+        told = bench.typed(text for texts in again.values() for text in texts).answers
+        typed = {key: [told.get(text, {"reply": ""})["reply"] for text in texts] for key, texts in again.items()}
+        return replace(kept, answers={key: {**a, "typed": typed.get(key)} for key, a in kept.answers.items()})
+
+    def score(self, bench: Bench, kept: Kept) -> Found:
         speech = Speech(shortest=0.1, padding=0.1)
-        script = [scene for kind in SCENE_KINDS for scene in scenes(kind, bench.limit, bench.seed)]
+        script = _script(bench)
         cases = []
-        for i, scene in enumerate(script):
-            cases.append(_play(bench, scene, speech))
-            bench.progress("playing scenes", i + 1, len(script))
+        for i, one in enumerate(script):
+            cases.append(_case(bench, one, kept, speech))
+            bench.progress("judging scenes", i + 1, len(script))
         if all(x.failed for x in cases):
             raise ConfigError(f"{bench.name} fails in every scene: {cases[0].failed}")
-        return Found(
-            _figures(cases, bench.seed),
-            [x.to_dict() for x in cases],
-            {**bench.talking, "frame_seconds": _FRAME, "each": EACH, "scenes_seed": bench.seed},
-            _notes(cases),
-        )
+        return Found(_figures(cases, bench.seed), [x.to_dict() for x in cases], self.settings(bench), _notes(cases))
 
 
-def _play(bench: Bench, scene: Scene, speech: Speech) -> _Case:
+def _script(bench: Bench) -> list[Scene]:
+    return [one for kind in SCENE_KINDS for one in scenes(kind, bench.limit, bench.seed)]
+
+
+def _id(scene: Scene) -> str:
+    """In the order of the kinds."""
+    return f"{SCENE_KINDS.index(scene.kind) + 1}-{scene.name}"
+
+
+def _play(model: Any, x: Mapping[str, Any]) -> Answer:
+    script = scene(x["kind"], x["number"], x["seed"])
     try:
         with ExitStack() as stack:
-            session = bench.model.session(**bench.talking)
+            session = model.session(**x["talking"])
             close = getattr(session, "close", None)
             if close is not None:
                 stack.callback(close)
-            played = play(scene, session, frame=_FRAME)
-        judged = judge(played, speech)
-        return _Case(scene, judged, "", _answered(bench, played, judged), played.seconds, played.work)
-    except LaliaError as error:
-        return _Case(scene, None, str(error))
-    except Exception as error:  # noqa: BLE001  whatever it is, it is the model that failed, and the next scene is played
-        return _Case(scene, None, f"{type(error).__name__}: {error}")
+            played = play(script, session, frame=_FRAME)
+    except LaliaError:
+        raise
+    except Exception as error:
+        # Whatever it is, it is the model that failed, and the next scene is played.
+        raise ConfigError(f"{type(error).__name__}: {error}") from error
+    Path(x["to"]).parent.mkdir(parents=True, exist_ok=True)
+    played.model.save(x["to"])
+    return {"audio": x["to"], **to_data(played)}
 
 
-def _answered(bench: Bench, played: Played, judged: Judged) -> bool | None:
+def _case(bench: Bench, scene: Scene, kept: Kept, speech: Speech) -> _Case:
+    answer = kept.answers.get(_id(scene))
+    if answer is None:
+        return _Case(scene, None, kept.failed[_id(scene)])
+    played = from_data(scene, answer, Audio.load(answer["audio"], check=False))
+    judged = judge(played, speech)
+    answered = _answered(bench, scene, judged, answer["typed"]) if _asks_again(scene) else None
+    return _Case(scene, judged, "", answered, played.seconds, played.work)
+
+
+def _asks_again(scene: Scene) -> bool:
+    return scene.kind == "interruption" and scene.variant == "question"
+
+
+def _texts(scene: Scene) -> list[str]:
+    """What interrupts, and what is interrupted."""
+    question = asked_of(scene)
+    return [scene.lines[scene.about].text, *([] if question is None else [question.text])]
+
+
+def _answered(bench: Bench, scene: Scene, judged: Judged, typed: Sequence[str]) -> bool | None:
     """Whether what interrupted is answered: as if typed, or at least more like that than the question before it."""
-    scene = played.scene
-    if not (scene.kind == "interruption" and scene.variant == "question") or judged.void:
+    if judged.void:
         return None
     if not judged.took:
         return False
-    question, line = asked_of(scene), scene.lines[scene.about]
-    told, new = bench.normalizer(judged.written), bench.normalizer(bench.typed(bench.model, line.text))
-    key = keys(line.text)
+    told, (new, *before) = bench.normalizer(judged.written), map(bench.normalizer, typed)
+    key = keys(scene.lines[scene.about].text)
     if any(word in told.split() for word in key) or same_content(told, new, key):
         return True
-    old = "" if question is None else bench.normalizer(bench.typed(bench.model, question.text))
-    return overlap(told, new) > overlap(told, old)
+    return overlap(told, new) > overlap(told, before[0] if before else "")
 
 
 def _figures(cases: Sequence[_Case], seed: int) -> list[Figure]:

@@ -31,7 +31,8 @@ class Speed:
     """Milliseconds of work for each second of sound, the median over recordings: hearing, one language model that goes
     on, speaking.
 
-    What is loaded or compiled at first use is nobody's time: the first recording is done twice.
+    What is loaded or compiled at first use is nobody's time: the first recording is done twice. Nothing is kept:
+    times are of one process.
 
     :param prompt_seconds: that the language model goes on from.
     :param seconds: that it goes on for.
@@ -39,6 +40,7 @@ class Speed:
 
     name = "speed"
     about = "time of work for a second of sound"
+    at_work = True
 
     def __init__(self, prompt_seconds: float = 3.0, seconds: float = 2.0) -> None:
         self.prompt_seconds, self.seconds = prompt_seconds, seconds

@@ -5,43 +5,72 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lalia.errors import ConfigError, LaliaError
+from lalia.errors import ConfigError, LaliaError, MissingDependency, OutputError, WeightsError
 from lalia.evaluation.benchmarks.base import PARTS, Found, Part
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 
 if TYPE_CHECKING:
     from lalia.evaluation.benchmarks.bench import Bench
 
-__all__ = ["Ask", "InSteps", "collect"]
+__all__ = ["NOT_ITS_OWN", "Ask", "InSteps", "TwoSteps", "answers_of", "collect", "keep", "unanswered"]
 
 Ask = Callable[[Any, Sequence[Item]], Sequence[Answer]]
 """Puts items to a system and gives an answer for each; raises a LaliaError where it cannot."""
 
 
-class InSteps(ABC):
-    """A benchmark that asks for each item once. The order in which it asks, in how large batches and in how many
-    processes changes no figure.
+NOT_ITS_OWN = (MissingDependency, OutputError, WeightsError)
+"""Errors of the machine, that say nothing of the system that is asked."""
+
+
+class TwoSteps(ABC):
+    """A benchmark whose answers are kept, so that they are scored without the model; what it finds says how many items
+    were asked, answered and failed.
     """
 
     name: str
     about: str
-    one_by_one = False
-    """Whether items are no faster at once: then one that fails has no other asked again, and each is kept as it comes.
-    """
     parts: tuple[Part, ...] = PARTS
 
     @abstractmethod
     def check(self, model: Any) -> None: ...
 
-    @abstractmethod
-    def items(self, bench: "Bench") -> list[Item]:
-        """All that is asked, in whatever order."""
-
     def settings(self, bench: "Bench") -> Mapping[str, Any]:
         """Whatever moves the answers, besides the items and the model."""
         return {}
+
+    @abstractmethod
+    def answers(self, bench: "Bench") -> Kept:
+        """Ask for what is not kept yet.
+
+        :returns: an answer to each item, or why there is none, and nothing else.
+        :raises ConfigError: only kept answers may be scored, and some are missing.
+        """
+
+    @abstractmethod
+    def score(self, bench: "Bench", kept: Kept) -> Found:
+        """The figures; ``kept`` has an answer to each item, or says why there is none."""
+
+    def run(self, bench: "Bench") -> Found:
+        kept = self.answers(bench)
+        found, counts = self.score(bench, kept), kept.counts()
+        return replace(found, counts=counts) if counts["asked"] else found
+
+
+class InSteps(TwoSteps):
+    """A benchmark that asks for each item once. The order in which it asks, in how large batches and in how many
+    processes changes no figure.
+    """
+
+    one_by_one = False
+    """Whether items are no faster at once: then one that fails has no other asked again, and each is kept as it comes.
+    """
+
+    @abstractmethod
+    def items(self, bench: "Bench") -> list[Item]:
+        """All that is asked, in whatever order."""
 
     @abstractmethod
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
@@ -50,44 +79,36 @@ class InSteps(ABC):
         It may be called in another process: what it needs is in the items and in the benchmark itself.
         """
 
-    @abstractmethod
-    def score(self, bench: "Bench", kept: Kept) -> Found:
-        """The figures; ``kept`` has an answer to each item, or says why there is none."""
-
-    def run(self, bench: "Bench") -> Found:
+    def answers(self, bench: "Bench") -> Kept:
         items = sorted(self.items(bench), key=lambda item: item.id)
         header = {"benchmark": self.name, "model": dict(bench.answers_as), "settings": dict(self.settings(bench))}
         kept = Kept(bench.place(self.name, "answers"), header)
-        return self.score(bench, collect(self.ask, items, kept, bench, size=1 if self.one_by_one else None))
+        return collect(self.ask, items, kept, bench, size=1 if self.one_by_one else None)
 
 
 def collect(ask: Ask, items: Sequence[Item], kept: Kept, bench: "Bench", *, size: int | None = None) -> Kept:
     """Have every item that has no answer yet answered by the model of the bench.
 
     :param size: of a batch; that of the bench when not given.
+    :returns: the answers to these items alone, whatever else is kept.
     :raises ConfigError: only kept answers may be scored, and some are missing.
     """
-    missing = kept.missing(list(items))
-    if missing and bench.score_only:
-        raise ConfigError(
-            f"{len(missing)} of {len(items)} items have no answer in {kept.path or 'any file'}. Run it without "
-            "--score-only first."
-        )
+    missing = unanswered(items, kept, bench)
     size = size or bench.batch_size
     batches = [missing[i : i + size] for i in range(0, len(missing), size)]
     done = len(items) - len(missing)
 
-    def keep(batch: Sequence[Item], results: Sequence[Answer | str]) -> None:
+    def come(batch: Sequence[Item], results: Sequence[Answer | str]) -> None:
         nonlocal done
         for item, result in zip(batch, results, strict=True):
-            kept.add(item, None, failure=result) if isinstance(result, str) else kept.add(item, result)
+            keep(kept, item, result)
         done += len(batch)
         bench.progress("asking", done, len(items))
 
     if bench.workers == 1 or len(batches) < 2:
         for batch in batches:
-            keep(batch, answers_of(ask, bench.model, batch))
-        return kept
+            come(batch, answers_of(ask, bench.model, batch))
+        return kept.of(items)
     if bench.load is None:
         raise ConfigError(f"{bench.workers} workers were asked for, and nothing says how each loads {bench.name}.")
     threads = max((os.cpu_count() or 1) // bench.workers, 1)
@@ -96,14 +117,38 @@ def collect(ask: Ask, items: Sequence[Item], kept: Kept, bench: "Bench", *, size
     ) as pool:
         waiting = {pool.submit(_answer, ask, batch): batch for batch in batches}
         for future in as_completed(waiting):
-            keep(waiting[future], future.result())
-    return kept
+            come(waiting[future], future.result())
+    return kept.of(items)
+
+
+def unanswered(items: Sequence[Item], kept: Kept, bench: "Bench") -> list[Item]:
+    """The items that have no answer yet.
+
+    :raises ConfigError: only kept answers may be scored, and some are missing.
+    """
+    missing = kept.missing(list(items))
+    if missing and bench.score_only:
+        raise ConfigError(
+            f"{len(missing)} of {len(items)} items have no answer in {kept.path or 'any file'}. Run it without "
+            "--score-only first."
+        )
+    return missing
+
+
+def keep(kept: Kept, item: Item, result: Answer | str) -> None:
+    """Keep what came of an item, as `answers_of` gives it."""
+    kept.add(item, None, failure=result) if isinstance(result, str) else kept.add(item, result)
 
 
 def answers_of(ask: Ask, system: Any, batch: Sequence[Item]) -> list[Answer | str]:
-    """The answer to each item, or why there is none; an item that fails keeps none beside it from an answer."""
+    """The answer to each item, or why there is none; an item that fails keeps none beside it from an answer.
+
+    :raises LaliaError: something is missing here, or the disk is full, which is no answer of the system.
+    """
     try:
         return list(ask(system, batch))
+    except NOT_ITS_OWN:
+        raise
     except LaliaError as error:
         if len(batch) == 1:
             return [str(error)]

@@ -1,6 +1,5 @@
 """STSP: whether the sentiment of a prompt is kept in what follows, heard or read."""
 
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -73,8 +72,7 @@ class STSP(InSteps):
 
     def items(self, bench: "Bench") -> list[Item]:
         into = self._classifiers(bench)
-        home = Path(tempfile.gettempdir()) / f"lalia-{self.name}-{file_name(bench.name)}"
-        place = home if bench.folder is None else bench.folder / self.name / "audio"
+        place = bench.sounds(self.name)
         found = []
         for prompt in self._prompts(bench):
             content = sha256(prompt.path) if prompt.path.is_file() else "missing"
@@ -97,7 +95,7 @@ class STSP(InSteps):
         figures: list[Figure] = []
         notes: list[str] = []
         items: list[Mapping[str, Any]] = []
-        details: dict[str, Any] = {"counts": {}, "failures": dict(kept.failed)}
+        details: dict[str, Any] = {"counts": {}}
         for direction in (d for d in MAX_TOKENS if d.partition("-")[2] in classifiers):
             into = direction.partition("-")[2]
             label = f"{into} behind {direction.partition('-')[0]}"

@@ -110,7 +110,7 @@ class Suite(InSteps):
         replies = {i.id: kept.answers[i.id]["text"] if i.id in kept.answers else None for i in items}
         scored = self._kind.score(items, replies, bench.marker)
         file = sha256(bench.path) if bench.path else None
-        return as_found(scored, replies, settings={**self.settings(bench), "file": file}, failures=kept.failed)
+        return as_found(scored, replies, settings={**self.settings(bench), "file": file})
 
 
 def _suite(name: str) -> Suite:

@@ -1,6 +1,5 @@
 """Talking Turns: whether a judge that has heard people talk would have taken turns as the model does."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -77,8 +76,7 @@ class TalkingTurns(InSteps):
         _judge_of(bench)
         if bench.path is not None:
             return []
-        home = Path(tempfile.gettempdir()) / f"lalia-{self.name}-{file_name(bench.name)}"
-        place = home if bench.folder is None else bench.folder / self.name / "audio"
+        place = bench.sounds(self.name)
         found = []
         for kind in get_args(SceneKind):
             for i in range(min(bench.limit or EACH, EACH)):

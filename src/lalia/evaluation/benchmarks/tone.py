@@ -1,13 +1,18 @@
 """Whether how something is said changes the reply."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from lalia.audio import Audio
 from lalia.evaluation.benchmarks.base import Figure, Found
-from lalia.evaluation.benchmarks.bench import Bench, converse
+from lalia.evaluation.benchmarks.bench import Bench
 from lalia.evaluation.benchmarks.bundled import TEXTS, recordings
+from lalia.evaluation.benchmarks.conversing import replied
+from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
+from lalia.evaluation.benchmarks.steps import InSteps
+from lalia.evaluation.memory import fingerprint
 from lalia.evaluation.statistics import bootstrap_ratio, sign_flip
 
 __all__ = ["Tone", "deliveries"]
@@ -34,80 +39,111 @@ def deliveries(number: int) -> Iterator[tuple[str, Audio]]:
         yield name, Audio(neutral.samples, round(neutral.sample_rate * factor)).to(neutral.sample_rate)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What was heard, the reply to it, and the reply to the same words, typed."""
-
-    heard: str
-    reply: str
-    to_words: str
-
-
-class Tone:
+class Tone(InSteps):
     """The same words in different deliveries: how many replies differ from that to the neutral one.
 
     Replies may differ because other words were heard. So the words that were heard are typed too, and what counts is
     how many more pairs differ when spoken, tested in pairs with the signs of whole sentences flipped. A pair of which
-    one is not understood says nothing of tone, and is left out. A model that hears words alone has 0.
+    one is not understood, or has no reply, says nothing of tone, and is left out. A model that hears words alone has 0.
     """
 
     name = "tone"
     about = "replies that change with the tone of the voice"
+    one_by_one = True
 
     def check(self, model: Any) -> None:
         model.dialogue(speak=False)
 
-    def run(self, bench: Bench) -> Found:
-        count = len(TEXTS["tone"][: bench.limit])
+    def settings(self, bench: Bench) -> Mapping[str, Any]:
+        return bench.talking
+
+    def items(self, bench: Bench) -> list[Item]:
+        found = []
+        for number in range(1, len(TEXTS["tone"][: bench.limit]) + 1):
+            for name, sound in _deliveries(number).items():
+                asks = {"sentence": number, "delivery": name, "talking": dict(bench.talking)}
+                found.append(Item.of(_id(number, name), asks, {"sound": fingerprint(sound)}))
+        return found
+
+    def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
+        return [
+            replied(model, _deliveries(x["sentence"])[x["delivery"]], None, x["talking"])
+            for x in (i.asks for i in items)
+        ]
+
+    def answers(self, bench: Bench) -> Kept:
+        own = self._both(bench, super().answers(bench))
+        if bench.against is None:
+            return own
+        return replace(own, peer=self._both(bench.against, super().answers(bench.against)))
+
+    def _both(self, bench: Bench, spoken: Kept) -> Kept:
+        """What was heard, the reply to it, and the reply (``to_words``) to the same words, typed."""
+        typed = bench.typed(a["heard"] for a in spoken.answers.values() if a["heard"].strip())
+        told = {text: a["reply"] for text, a in typed.answers.items()}
+        found: dict[str, Answer] = {}
+        failed = dict(spoken.failed)
+        for key, a in spoken.answers.items():
+            if a["heard"] in typed.failed:
+                failed[key] = typed.failed[a["heard"]]
+            else:
+                found[key] = {**a, "to_words": told.get(a["heard"], "")}
+        return Kept(None, spoken.header, found, failed)
+
+    def score(self, bench: Bench, kept: Kept) -> Found:
         items: list[dict[str, Any]] = []
-        for number in range(1, count + 1):
-            told = [(name, _ask(bench, bench.model, s), _ask(bench, bench.peer, s)) for name, s in deliveries(number)]
-            own = _differences([x for _, x, _ in told], bench.unclear_of(bench.model))
-            peer = _differences([x for *_, x in told], bench.unclear_of(bench.peer))
-            for i, (name, answer, other) in enumerate(told):
-                items.append(
-                    {"sentence": TEXTS["tone"][number - 1], "delivery": name, **_told(answer), "differs": own[i]}
-                    | ({} if other is None else {"peer": {**_told(other), "differs": peer[i]}})
-                )
-            bench.progress("asking in other tones", number, count)
+        for number, sentence in enumerate(TEXTS["tone"][: bench.limit], start=1):
+            names = list(_deliveries(number))
+            sides = [
+                [side.answers.get(_id(number, name)) for name in names]
+                for side in ([kept] if kept.peer is None else [kept, kept.peer])
+            ]
+            differs = [_differences(side) for side in sides]
+            for i, name in enumerate(names):
+                own, *peer = ({**_told(side[i]), "differs": d[i]} for side, d in zip(sides, differs, strict=True))
+                items.append({"sentence": sentence, "delivery": name, **own} | ({"peer": peer[0]} if peer else {}))
         pairs = _Pairs([x["differs"] for x in items], [x["sentence"] for x in items])
         figures = pairs.figures(bench.seed)
         p = {"words alone": sign_flip(pairs.beyond, seed=bench.seed)}
-        if bench.peer is not None:
+        if kept.peer is not None:
             others = _Pairs([x["peer"]["differs"] for x in items], [x["sentence"] for x in items])
             figures += others.figures(bench.seed, "peer_", f"{bench.peer_name}: ")
             more = [a - b for a, b in zip(pairs.beyond, others.beyond, strict=True)]
             p[str(bench.peer_name)] = sign_flip(more, seed=bench.seed)
-        settings = {**bench.talking, "speak": False, "pitch": _PITCH, "peer": bench.peer_name, "p": p}
+        settings = {**self.settings(bench), "speak": False, "pitch": _PITCH, "peer": bench.peer_name, "p": p}
         notes = [f"beside {name}: p = {value:.4f} over {sum(pairs.pairs)} pairs" for name, value in p.items()]
         if not any(pairs.pairs):
             notes = ["no two deliveries of a sentence were understood"]
         return Found(figures, items, settings, notes)
 
 
-def _ask(bench: Bench, model: Any, sound: Audio) -> _Answer | None:
-    if model is None:
-        return None
-    heard, reply = converse(model, sound, **bench.talking, speak=False)
-    return _Answer(heard, reply.text, bench.typed(model, heard) if heard.strip() else "")
+def _id(number: int, delivery: str) -> str:
+    return f"{number}-{delivery}"
 
 
-def _told(answer: _Answer | None) -> dict[str, str]:
-    return {} if answer is None else {"heard": answer.heard, "reply": answer.reply, "reply_to_words": answer.to_words}
+@cache
+def _deliveries(number: int) -> Mapping[str, Audio]:
+    return dict(deliveries(number))
+
+
+def _told(answer: Answer | None) -> dict[str, str]:
+    if answer is None:
+        return {}
+    return {"heard": answer["heard"], "reply": answer["reply"], "reply_to_words": answer["to_words"]}
 
 
 Differs = Mapping[str, bool] | None
 
 
-def _differences(answers: Sequence[_Answer | None], unclear: str | None) -> list[Differs]:
+def _differences(answers: Sequence[Answer | None]) -> list[Differs]:
     """Whether each reply is another than the first, spoken and typed; None for the first, and where it says nothing."""
     first = answers[0]
     found: list[Differs] = [None]
     for answer in answers[1:]:
-        if first is None or answer is None or unclear in (first.reply, answer.reply):
+        if first is None or answer is None or first["unclear"] or answer["unclear"]:
             found.append(None)
         else:
-            found.append({"spoken": answer.reply != first.reply, "words": answer.to_words != first.to_words})
+            found.append({k: answer[x] != first[x] for k, x in (("spoken", "reply"), ("words", "to_words"))})
     return found
 
 

@@ -1,13 +1,18 @@
 """How many words are written down wrong."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from lalia.data import Utterance
-from lalia.errors import DataError
+from lalia.errors import AudioError, DataError
 from lalia.evaluation.benchmarks.base import Figure, Found
 from lalia.evaluation.benchmarks.bench import Bench
 from lalia.evaluation.benchmarks.bundled import questions
+from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
+from lalia.evaluation.benchmarks.steps import InSteps, collect
+from lalia.evaluation.folders import file_name
+from lalia.evaluation.protocols import Recognizer
 from lalia.evaluation.results import data_identity, tool
 from lalia.evaluation.statistics import bootstrap_ratio
 from lalia.evaluation.text import word_edits
@@ -18,27 +23,42 @@ LONGEST = 10.0
 """Seconds; what is longer is left out."""
 
 
-class Transcribe:
+class Transcribe(InSteps):
     """WER of what the model writes down, beside that of a recogniser alone.
 
     The reference is the text of the manifest. Where no utterance has one, it is what the judge hears, whose own errors
-    are then in both rates.
+    are then in both rates. Where nothing is written down, all words are lost, so that failing never pays.
     """
 
     name = "transcribe"
     about = "words written down wrong"
+    one_by_one = True
 
     def check(self, model: Any) -> None:
         model.transcribe(questions(1)[0].load())
 
-    def run(self, bench: Bench) -> Found:
+    def items(self, bench: Bench) -> list[Item]:
+        return [Item.hearing(u.id, u) for u in _utterances(bench)[0]]
+
+    def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
+        return [{"text": model.transcribe(i.heard())} for i in items]
+
+    def answers(self, bench: Bench) -> Kept:
+        own, alone = super().answers(bench), bench.recognizer
+        kept = Kept(bench.place(self.name, f"heard-by-{file_name(alone.name)}"), {"recognizer": tool(alone)})
+        return replace(own, peer=collect(_hear, self.items(bench), kept, bench.instead(alone), size=1))
+
+    def score(self, bench: Bench, kept: Kept) -> Found:
+        assert kept.peer is not None
         utterances, given = _utterances(bench)
+        if not kept.answers:
+            raise DataError(f"Nothing was written down: {next(iter(kept.failed.values()))}")
         texts = [u.text is not None for u in utterances]
         items = []
         for i, u in enumerate(utterances):
-            sound = u.load()
-            reference = u.text if all(texts) else bench.judge([sound])[0]
-            heard = {"model": bench.model.transcribe(sound), "recognizer": bench.recognizer([sound])[0]}
+            reference = u.text if all(texts) else _judged(bench, u)
+            sides = {"model": kept, "recognizer": kept.peer}
+            heard = {side: of.answers[u.id]["text"] if u.id in of.answers else "" for side, of in sides.items()}
             normal = bench.normalizer(reference or "")
             edits = {side: word_edits(normal, bench.normalizer(text)) for side, text in heard.items()}
             items.append(
@@ -53,8 +73,20 @@ class Transcribe:
                     "words": len(normal.split()),
                 }
             )
-            bench.progress("transcribing", i + 1, len(utterances))
+            bench.progress("judging", i + 1, len(utterances))
         return _found(bench, utterances, given, items, of_judge=not all(texts))
+
+
+def _hear(recognizer: Recognizer, items: Sequence[Item]) -> Sequence[Answer]:
+    return [{"text": text} for text in recognizer([i.heard() for i in items])]
+
+
+def _judged(bench: Bench, u: Utterance) -> str:
+    """What the judge hears; nothing where nobody could hear anything."""
+    try:
+        return bench.judge([u.load()])[0]
+    except AudioError:
+        return ""
 
 
 def _utterances(bench: Bench) -> tuple[list[Utterance], int]:

@@ -24,11 +24,13 @@ def slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 class Turns:
     """Twenty spoken questions in one conversation: memory after each turn, and the time to its first sound.
 
-    Memory counts the whole process, with all that this program holds; its slope is what a turn adds.
+    Memory counts the whole process, with all that this program holds; its slope is what a turn adds. Nothing is kept:
+    it is of one process.
     """
 
     name = "turns"
     about = "twenty turns in one conversation"
+    at_work = True
 
     def check(self, model: Any) -> None:
         model.dialogue()

@@ -1,6 +1,5 @@
 """VoxEval: questions with examples before them, in sound alone, whose spoken replies are written down."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,8 +61,7 @@ class VoxEval(InSteps):
         return dict(bench.talking)
 
     def items(self, bench: "Bench") -> list[Item]:
-        home = Path(tempfile.gettempdir()) / f"lalia-{self.name}-{file_name(bench.name)}"
-        place = home if bench.folder is None else bench.folder / self.name / "audio"
+        place = bench.sounds(self.name)
         asked, root = self._items(bench)
         seen: dict[Path, str] = {}
         found = []
@@ -106,5 +104,4 @@ class VoxEval(InSteps):
         if len(spoken) < len(answers):
             unsaid = f"{len(answers) - len(spoken)} of {len(answers)} replies are not spoken, and taken by their words"
             scored = replace(scored, notes=[*scored.notes, unsaid])
-        failures = {i.id: kept.failed[i.id] for i in items if i.id in kept.failed}
-        return as_found(scored, replies, settings={**self.settings(bench), "judge": judge}, failures=failures)
+        return as_found(scored, replies, settings={**self.settings(bench), "judge": judge})

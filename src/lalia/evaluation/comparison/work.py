@@ -18,7 +18,7 @@ from lalia.errors import ConfigError, DataError, LaliaError
 from lalia.evaluation.benchmarks import Bench, Judges, evaluate
 from lalia.evaluation.benchmarks.base import Benchmark
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
-from lalia.evaluation.benchmarks.steps import InSteps
+from lalia.evaluation.benchmarks.steps import TwoSteps
 from lalia.evaluation.comparison.parts import parts_of
 from lalia.evaluation.comparison.sharing import identities, same_parts
 from lalia.evaluation.folders import file_name, make_folder
@@ -163,7 +163,7 @@ def _settings(bench: Bench) -> dict[str, Any]:
 def _asked(benchmark: Benchmark, bench: Bench, settings: Mapping[str, Any]) -> Item:
     """A benchmark with all that moves its figures."""
     own = {k: str(v) for k, v in vars(benchmark).items() if not k.startswith("_")}
-    own |= dict(benchmark.settings(bench)) if isinstance(benchmark, InSteps) else {}
+    own |= dict(benchmark.settings(bench)) if isinstance(benchmark, TwoSteps) else {}
     return Item.of(benchmark.name, {**settings, **own})
 
 
