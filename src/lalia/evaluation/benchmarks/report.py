@@ -1,7 +1,7 @@
 """A result as lines of text: every figure with its interval, and what the model's card asks for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["table", "verdict"]
@@ -35,7 +35,7 @@ def table(result: Mapping[str, Any]) -> str:
                 floor, aim = (_number(figure[k], figure["unit"]) for k in ("floor", "aim"))
                 shown += f" floor {floor}, aim {aim}  {verdict(figure)}"
             lines.append(shown.rstrip())
-        lines += [f"  note: {note}" for note in [*part["notes"], *_failures(part.get("counts"))]]
+        lines += [f"  note: {note}" for note in [*part["notes"], *_failures(part.get("counts"), part["notes"])]]
     if result["left_out"]:
         lines.append("")
     lines += [f"{name} was left out: {reason}" for name, reason in result["left_out"].items()]
@@ -49,10 +49,10 @@ def _counted(part: Mapping[str, Any]) -> str:
     return ", ".join(f"{counts[k]} {k}" for k in ("asked", "answered", "failed"))
 
 
-def _failures(counts: Mapping[str, Any] | None) -> list[str]:
-    if counts is None or not counts["failed"]:
-        return []
-    return [f"the first of those that failed: {next(iter(counts['failures'].values()))}"]
+def _failures(counts: Mapping[str, Any] | None, notes: Sequence[str]) -> list[str]:
+    """Why the first item failed, where no note says it."""
+    reason = next(iter(counts["failures"].values()), None) if counts is not None and counts["failed"] else None
+    return [] if reason is None or any(reason in n for n in notes) else [f"the first of those that failed: {reason}"]
 
 
 def verdict(figure: Mapping[str, Any]) -> str:
