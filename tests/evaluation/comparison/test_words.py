@@ -14,7 +14,8 @@ from lalia.evaluation.comparison.measures import Column, Measure, Reading, read
 from lalia.evaluation.comparison.parts import AXES
 from lalia.evaluation.comparison.plots import Point, Side, frontier, plot
 from lalia.evaluation.comparison.words import amount, change, of_effect, of_ranking
-from lalia.evaluation.statistics import Estimate, bootstrap_ratio, sign_flip
+from lalia.evaluation.significance import sign_flip
+from lalia.evaluation.statistics import Estimate, bootstrap_ratio
 
 WER = Measure("resynthesis.wer", "resynthesis", "WER", "share", "lower")
 ACCURACY = Measure("words.mean", "likelihood", "accuracy", "share", "higher")

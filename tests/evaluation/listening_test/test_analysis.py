@@ -22,7 +22,7 @@ from lalia.evaluation.listening_test import (
     table,
 )
 from lalia.evaluation.listening_test.screening import failed_checks
-from lalia.evaluation.statistics import min_f_prime, sign_flip
+from lalia.evaluation.significance import min_f_prime, sign_flip
 
 TRUE = {"good": 4.2, "fair": 3.0, "poor": 1.8}
 

@@ -13,7 +13,8 @@ from lalia.evaluation.benchmarks.conversing import replied
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.memory import fingerprint
-from lalia.evaluation.statistics import bootstrap_ratio, sign_flip
+from lalia.evaluation.significance import sign_flip
+from lalia.evaluation.statistics import bootstrap_ratio
 
 __all__ = ["Tone", "deliveries"]
 

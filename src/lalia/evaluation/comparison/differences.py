@@ -10,7 +10,8 @@ import numpy as np
 
 from lalia.evaluation.comparison.measures import Column, Measure
 from lalia.evaluation.comparison.parts import AXES, Axis, alike_but_for, labels
-from lalia.evaluation.statistics import Estimate, bootstrap, bootstrap_ratio, holm, sign_flip
+from lalia.evaluation.significance import holm, sign_flip
+from lalia.evaluation.statistics import Estimate, bootstrap, bootstrap_ratio
 
 __all__ = ["Difference", "Effect", "beside", "difference", "effects"]
 

@@ -14,7 +14,8 @@ from lalia.evaluation.listening_test.material import KINDS, Kind
 from lalia.evaluation.listening_test.records import Record, read_ratings
 from lalia.evaluation.listening_test.screening import LEAST_CORRELATION, MOST_FAILED, screen_listeners
 from lalia.evaluation.listening_test.session import setup_of
-from lalia.evaluation.statistics import bootstrap_crossed, holm, min_f_prime, sign_flip
+from lalia.evaluation.significance import holm, min_f_prime, sign_flip
+from lalia.evaluation.statistics import bootstrap_crossed
 
 __all__ = ["analyse", "analyse_folder", "table"]
 
