@@ -24,10 +24,13 @@ import typer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from lalia.checkpoints import KNOWN, cached
 from lalia.config import override, to_dict
 from lalia.data import Manifest, Utterance
 from lalia.errors import CheckpointError, DataError, WeightsError
 from lalia.evaluation.benchmarks.bundled import TEXTS
+from lalia.model import load_tokenizer, save_tokenizer
+from lalia.recipe import count_parameters
 from lalia.tokenizers import SoftText
 from programs import program_at
 
@@ -592,3 +595,30 @@ def test_what_several_trainings_learned_is_averaged(tmp_path: Path) -> None:
     mean = load_file(tmp_path / "mean")
     assert mean["encoder.w"].tolist() == [1.5, 4.0]
     assert mean["decoder.w"].tolist() == [7.0]
+
+
+# -- the grid that is compared -------------------------------------------------------------------
+
+
+@pytest.mark.skipif(cached(KNOWN["whisper-tiny.en"]) is None, reason="needs the weights of whisper-tiny.en")
+def test_models_of_the_grid_differ_in_what_is_compared(tmp_path: Path) -> None:
+    grid = module("grid", of="compare")
+    save_tokenizer(load_tokenizer("mini-gslm"), tmp_path / "units-4")
+    for tokenizer in grid.TOKENIZERS:
+        made = {
+            (start, vocoder): grid.grid_recipe(tmp_path, tokenizer, start, vocoder)[0]
+            for start in grid.STARTS
+            for vocoder in grid.VOCODERS
+        }
+        assert all(count_parameters(recipe)["ulm"] > 1e7 for recipe in made.values())
+        for vocoder in grid.VOCODERS:
+            cold, text = (made[start, vocoder] for start in ("cold", "text"))
+            begun = replace(cold.lms["ulm"].backbone, pretrained=True)
+            assert replace(cold, lms={"ulm": replace(cold.lms["ulm"], backbone=begun)}) == text
+        for start in grid.STARTS:
+            vocos, plain = (made[start, vocoder] for vocoder in ("vocos", "plain"))
+            assert replace(vocos, vocoder=plain.vocoder, stages=plain.stages) == plain
+        assert (
+            made["cold", "vocos"].streams["speech"].tokenizer
+            == load_tokenizer({"codec": "mini-codec"}.get(tokenizer, "mini-gslm")).config
+        )
