@@ -108,7 +108,10 @@ def _run(
     recordings = None if data is None else discover([data])
     with progress("Comparing") as report:
         return run(
-            [Subject(name, measured(name, device, dtype), identity_of(name), find_model(name)) for name in models],
+            [
+                Subject(called, measured(name, device, dtype), identity_of(name), find_model(name))
+                for called, name in zip(_called(models), models, strict=True)
+            ],
             [next((o for o in own if o.name == b.name), b) for b in named],
             folder,
             judges=judges(folder / "heard"),
@@ -118,3 +121,9 @@ def _run(
             tell=tell,
             progress=lambda _, done, total: report(done, total),
         )
+
+
+def _called(models: list[str]) -> list[str]:
+    """What models are called in the page: by the last part of where they lie, if these are all others."""
+    short = [Path(name).name for name in models]
+    return short if len(set(short)) == len(models) else models
