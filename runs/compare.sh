@@ -12,7 +12,7 @@
 #   lms        a language model for each tokenizer, from nothing and from SmolLM2's first layers (some 10 minutes each)
 #   vocoders   a vocoder for each tokenizer (some 10 minutes each)
 #   models     puts the parts together: sixteen models
-#   compare    the page
+#   compare    the page (an hour)
 # Each stage goes on where it was stopped and skips what is done, so the same command can be given again.
 #
 # Options:
@@ -105,7 +105,10 @@ stage_models() {
 
 stage_compare() {
     local models=("$work"/models/*)
-    lalia compare "${models[@]}" mini-gslm cascade --data "$work/test.jsonl" --limit 24 -o "$work/compare.html"
+    # Speakers whom nothing was trained on.
+    head -n 16 "$work/test.jsonl" >"$work/compared.jsonl"
+    lalia compare "${models[@]}" mini-gslm cascade --data "$work/compared.jsonl" --prompts 16 --audio 3 \
+        -o "$work/compare.html"
     mkdir -p "$(dirname "$output")"
     cp "$work/compare.html" "$output"
 }
