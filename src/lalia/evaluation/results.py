@@ -14,7 +14,7 @@ from lalia.data import Utterance
 from lalia.files import atomic_write, sha256
 from lalia.version import __version__
 
-__all__ = ["FORMAT", "code_identity", "data_identity", "environment", "finite", "save_result", "tool"]
+__all__ = ["FORMAT", "code_identity", "data_identity", "environment", "file_identity", "finite", "save_result", "tool"]
 
 FORMAT = 1
 
@@ -30,6 +30,11 @@ def code_identity() -> str:
     return digest.hexdigest()[:32]
 
 
+def file_identity(path: Path) -> str:
+    """SHA-256 of a file; ``missing`` where there is none."""
+    return sha256(path) if path.is_file() else "missing"
+
+
 def data_identity(utterances: Iterable[Utterance]) -> str:
     """SHA-256 of what a manifest lists and of its sound, whatever the order and wherever the files lie (128 bits).
 
@@ -37,7 +42,7 @@ def data_identity(utterances: Iterable[Utterance]) -> str:
     """
 
     def line(u: Utterance) -> str:
-        sound = sha256(u.path) if u.path.is_file() else "missing"
+        sound = file_identity(u.path)
         return json.dumps({**u.to_dict(), "path": sound, "words": None}, sort_keys=True)
 
     return hashlib.sha256("\n".join(sorted(map(line, utterances))).encode()).hexdigest()[:32]

@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -110,6 +111,10 @@ class Bench:
     def sounds(self, benchmark: str) -> Path:
         """The folder for the sound that answers a benchmark; where nothing is to be kept it goes with the bench."""
         return (self._scratch.path if self.folder is None else self.folder) / benchmark / "audio"
+
+    def seed_of(self, name: str) -> int:
+        """The seed of one item: its own, and so none that hangs on what else is asked."""
+        return (self.seed + zlib.crc32(name.encode())) % 2**31
 
     @property
     def recordings(self) -> list[Utterance]:

@@ -1,6 +1,5 @@
 """How a model goes on speaking: what it says, how varied it is, how it sounds, and in whose voice."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +84,7 @@ class Continuations(InSteps):
                     "temperature": t,
                     "prompt_seconds": self.prompt_seconds,
                     "seconds": self.seconds,
-                    # Each has a seed of its own that does not hang on what else is asked.
-                    "seed": (bench.seed + zlib.crc32(name.encode())) % 2**31,
+                    "seed": bench.seed_of(name),
                     "to": str(place / f"{file_name(name)}.flac"),
                 }
                 found.append(Item.hearing(name, u, **asks))

@@ -10,8 +10,7 @@ from typing import Any, Self
 from lalia.audio import Audio
 from lalia.data import Utterance
 from lalia.errors import DataError, OutputError
-from lalia.evaluation.results import FORMAT
-from lalia.files import sha256
+from lalia.evaluation.results import FORMAT, file_identity
 
 __all__ = ["Answer", "Item", "Kept"]
 
@@ -45,7 +44,7 @@ class Item:
     def hearing(cls, name: str, utterance: Utterance, **asks: Any) -> Self:
         """An item about a recording, with what else is asked; see `heard`."""
         plain = replace(utterance, text=None, speaker=None, language=None, words=None, phones=None).to_dict()
-        sound = sha256(utterance.path) if utterance.path.is_file() else "missing"
+        sound = file_identity(utterance.path)
         seen = json.dumps({**plain, "path": sound}, sort_keys=True)
         return cls(name, {"recording": plain, **asks}, hashlib.sha256(seen.encode()).hexdigest()[:32])
 

@@ -1,6 +1,5 @@
 """How a model goes on with the pitch and the durations of a recording (pGSLM's three metrics)."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,7 @@ class Prosodies(InSteps):
         found = []
         for u in self._recordings(bench):
             # Each has a seed of its own that does not hang on what else is asked.
-            seed = (bench.seed + zlib.crc32(u.id.encode())) % 2**31
+            seed = bench.seed_of(u.id)
             asks = {**_of(u), "level": levels.get(u.speaker or ""), "seed": seed}
             found.append(Item.of(u.id, asks, {"path": sha256(u.path)}))
         return found

@@ -1,6 +1,5 @@
 """STSP: whether the sentiment of a prompt is kept in what follows, heard or read."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,9 +14,8 @@ from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.folders import file_name
 from lalia.evaluation.prosody import STSPItem, read_stsp, score_stsp, sentiment_classifier
 from lalia.evaluation.prosody.sentiment import MAX_TOKENS, SAMPLING
-from lalia.evaluation.results import tool
+from lalia.evaluation.results import file_identity, tool
 from lalia.evaluation.statistics import mean
-from lalia.files import sha256
 from lalia.lm import Sampling
 
 if TYPE_CHECKING:
@@ -75,13 +73,12 @@ class STSP(InSteps):
         place = bench.sounds(self.name)
         found = []
         for prompt in self._prompts(bench):
-            content = sha256(prompt.path) if prompt.path.is_file() else "missing"
+            content = file_identity(prompt.path)
             for direction in (d for d in MAX_TOKENS if d.partition("-")[2] in into):
                 for run in range(self.runs):
                     name = _name(direction, prompt, run)
                     asks = {"direction": direction, "text": prompt.text, **self.settings(bench)}
-                    # Each has a seed of its own that does not hang on what else is asked.
-                    asks["seed"] = (bench.seed + zlib.crc32(name.encode())) % 2**31
+                    asks["seed"] = bench.seed_of(name)
                     same = Item.of(name, asks, {"path": content})
                     files = {"path": str(prompt.path), "to": str(place / f"{file_name(name)}.flac")}
                     found.append(replace(same, asks={**asks, **files}))

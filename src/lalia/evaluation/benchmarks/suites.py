@@ -17,6 +17,7 @@ from lalia.evaluation.benchmarks.bundled import questions
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.judging import Judge
+from lalia.evaluation.results import file_identity
 from lalia.evaluation.scored import Scored
 from lalia.evaluation.suites.sd_eval import SDEvalSet
 from lalia.evaluation.suites.voicebench import Subset
@@ -87,8 +88,8 @@ class Suite(InSteps):
                 "words": "" if self._kind.spoken and item.audio else _words(item),
                 **self.settings(bench),
             }
-            files = {str(i): sha256(p) if p.is_file() else "missing" for i, p in enumerate(item.audio)}
-            found.append(Item.of(item.id, {**asks, "sounds": asks["sounds"]}, files))
+            files = {str(i): file_identity(p) for i, p in enumerate(item.audio)}
+            found.append(Item.of(item.id, asks, files))
         return found
 
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:

@@ -14,8 +14,7 @@ from lalia.evaluation.benchmarks.bundled import questions
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.steps import InSteps
 from lalia.evaluation.folders import file_name
-from lalia.evaluation.results import tool
-from lalia.files import sha256
+from lalia.evaluation.results import file_identity, tool
 
 if TYPE_CHECKING:
     from lalia.evaluation.benchmarks.bench import Bench
@@ -69,7 +68,7 @@ class VoxEval(InSteps):
             examples = suites.shots_of(root, item, thought=self.thought)
             files = [*examples, *item.audio]
             for file in files:
-                seen.setdefault(file, sha256(file) if file.is_file() else "missing")
+                seen.setdefault(file, file_identity(file))
             asks = {
                 "examples": [str(p) for p in examples],
                 "question": str(item.audio[0]),
