@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -10,42 +10,12 @@ from lalia.audio import Audio
 from lalia.evaluation.intervals import Interval
 from lalia.evaluation.scenes.playing import Played, Told
 from lalia.evaluation.scenes.script import RATE, Scene
-from lalia.realtime.events import (
-    Called,
-    Caption,
-    Draft,
-    Finished,
-    Heard,
-    Ignored,
-    Interrupted,
-    Reply,
-    Resumed,
-    Said,
-    Sound,
-    Started,
-    Stopped,
-    Truncated,
-    Written,
-)
+from lalia.realtime.events import DuplexEvent, Reply, Said, SessionEvent, Sound
 
 __all__ = ["from_data", "to_data"]
 
 _PLAIN: Mapping[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        Called,
-        Caption,
-        Draft,
-        Finished,
-        Heard,
-        Ignored,
-        Interrupted,
-        Resumed,
-        Started,
-        Stopped,
-        Truncated,
-        Written,
-    )
+    kind.__name__: kind for kind in get_args(SessionEvent | DuplexEvent) if kind not in (Sound, Said)
 }
 """Events that are words and numbers."""
 
