@@ -121,7 +121,7 @@ def train_part(work: Path, part: str, tokenizer: str, start: str) -> None:
             run,
             stage="pretrain" if part == "lm" else "vocoder",
             tokenizers=tokenizers,
-            resume=(run / "recipe.json").exists(),
+            resume=(run / "plan.json").exists(),
             tell=tell,
             progress=report,
         )

@@ -312,8 +312,10 @@ def test_where_the_browser_has_another_rate_the_worklets_resample(tiny: Running,
     asked = QUESTION.load().to(RATE).samples[0, 0].numpy()
     assert _alike(user / 32768, asked) > 0.4, "as far as the browser leaves it as it is"
     sent = talk.sound() / 32768
-    # A reply begins in small pieces; on a busy machine there is silence in between, so not every second is whole.
-    seconds = [sent[i : i + RATE] for i in range(0, len(sent) - RATE + 1, RATE)]
+    # A reply begins in small pieces; on a busy machine there is silence in between, so not every second is whole. How
+    # long it is hangs on what was heard, and the browser's microphone begins where it likes.
+    long = min(RATE, len(sent))
+    seconds = [sent[i : i + long] for i in range(0, len(sent) - long + 1, long)]
     assert max(_alike(model / 32768, second) for second in seconds) > 0.7, (
         "random sound; what is near the edge of the band is lost"
     )
