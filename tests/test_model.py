@@ -15,13 +15,17 @@ import lalia
 from lalia.audio import Audio
 from lalia.config import override
 from lalia.errors import AudioError, CheckpointError, ConfigError
+from lalia.layouts import Flat
+from lalia.lm import Linear, Lookup
 from lalia.model import Model, bundled, find, load, load_tokenizer, save_tokenizer
 from lalia.model import model as model_module
 from lalia.model.scoring import context_of, score
+from lalia.recipe import Recipe, Stream
 from lalia.recipes import find as find_recipe
 from lalia.store import holds, read_weights
 from lalia.streams import TokenSequence
-from lalia.vocoders import GriffinLim
+from lalia.tokenizers import Codec
+from lalia.vocoders import CodecDecoder, GriffinLim
 
 RATE = 16000
 
@@ -57,6 +61,35 @@ def test_saved_and_loaded_bit_for_bit(model: Model, clip: Path, tmp_path: Path) 
     assert again.score(clip) == model.score(clip)
     first, second = (m.continue_(clip, seconds=1.0, seed=3).audio.samples for m in (model, again))
     assert torch.equal(first, second)
+
+
+def test_a_stream_may_take_some_of_the_codebooks_of_its_tokenizer(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec.Config(16_000).tiny()
+    recipe = Recipe(
+        name="sliced",
+        paper="",
+        streams={"speech": Stream(codec, codebooks=(0, 1))},
+        lms={
+            "lm": replace(
+                find_recipe("mini-gslm").tiny().lms["ulm"],
+                layout=Flat("speech"),
+                inputs={"speech": Lookup()},
+                heads={"speech": Linear.Config()},
+            )
+        },
+        vocoder=CodecDecoder.Config("speech", codec),
+    )
+    model = Model(recipe)
+    whole = model.tokenizer("speech").encode(model.hear(clip))
+    assert whole.values.shape[1] > 1
+    codes = model.encode(clip)["speech"]
+    assert torch.equal(codes.values, whole.values[:, :1])
+    assert model.resynthesize(clip).seconds == pytest.approx(5.0, abs=0.1)
+    assert len(model.score(clip).log_probs) == codes.num_tokens
+    assert model.continue_(clip, prompt_seconds=1.0, seconds=1.0).audio.seconds == pytest.approx(2.0, abs=0.1)
+    monkeypatch.setattr(model_module, "_PIECE_SECONDS", 1.0)
+    pieces = model.encode(clip)["speech"]
+    assert pieces.values.shape == codes.values.shape
 
 
 def test_tied_weights_are_stored_once_and_stay_tied(tiny: Path, model: Model) -> None:

@@ -1,7 +1,6 @@
 """Listening: what a recipe's streams hold of a recording, of its text, and of one another."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -95,10 +94,7 @@ class Listener:
                 # Streams that are slices of one tokenizer's codebooks hear once.
                 level = {"level": levels[name]} if levels and name in levels else {}
                 codes[key] = tokenizer.encode(_at(sounds[stream.channel], tokenizer.sample_rate), **level)
-            tokens = codes[key]
-            if stream.codebooks is not None:
-                first, stop = stream.codebooks
-                tokens = replace(tokens, values=tokens.values[:, first:stop])
+            tokens = stream.take(codes[key])
             if stream.per_run_of is not None:
                 units = made[stream.per_run_of]
                 pooled = getattr(tokenizer, "pooled", pool_by_runs)

@@ -15,7 +15,7 @@ from lalia.config import Configuration
 from lalia.errors import LaliaError, RecipeError
 from lalia.lm import SpeechLM
 from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
-from lalia.streams import Discrete, StreamSpec
+from lalia.streams import Discrete, StreamSpec, TokenSequence
 from lalia.training.stages import TrainStage
 from lalia.training.tasks import System
 from lalia.vocoders import Vocoder
@@ -76,6 +76,13 @@ class Stream(Configuration):
                 raise RecipeError(f"Codebooks {first} to {stop} are not in {kind}. Choose others.")
             spec = replace(spec, kind=replace(kind, num_codebooks=stop - first))
         return spec
+
+    def take(self, tokens: TokenSequence) -> TokenSequence:
+        """Its own codebooks of what the tokenizer made."""
+        if self.codebooks is None:
+            return tokens
+        first, stop = self.codebooks
+        return replace(tokens, values=tokens.values[:, first:stop])
 
     @property
     def sample_rate(self) -> int | None:

@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from lalia.audio import Audio
+from lalia.data import Manifest
+from lalia.data.importers import discover
+from lalia.data.manifest import split_of
 from lalia.errors import RecipeError
 from lalia.model import Model
 from lalia.nn.lora import Lora
@@ -107,6 +110,29 @@ def test_training_and_held_out_speakers_are_disjoint(shards: Path) -> None:
     if data.dev is not None:
         ids = [{u.id for u in part.utterances if u is not None} for part in (data.train, data.dev)]
         assert not ids[0] & ids[1]
+
+
+def test_where_no_speaker_is_held_out_single_utterances_are(
+    corpus: Path, tiny: Path, lalia: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [replace(u, speaker=u.path.parent.name) for u in discover(corpus)]
+    Manifest(said).save(tmp_path / "corpus.jsonl")
+    assert lalia("tokenize", tmp_path / "corpus.jsonl", "-o", tmp_path / "shards", "--tokenizer", tiny).status == 0
+    found = False
+    for share in range(2, 80, 2):
+        shares = {"train": share / 100, "dev": 0.15, "test": 0.85 - share / 100}
+        falls = {u.speaker: split_of(str(u.speaker), shares) for u in said}
+        own = {u.id: split_of(u.id, shares) for u in said if falls[u.speaker] == "train"}
+        if set(falls.values()) == {"train", "test"} and {"train", "dev"} <= set(own.values()):
+            found = True
+            monkeypatch.setattr("lalia.train.material.SPLITS", shares)
+            data = Material.open([tmp_path / "shards"]).stage_data()
+            assert data.dev is not None
+            for name, part in (("train", data.train), ("dev", data.dev)):
+                assert sorted(u.id for u in part.utterances if u is not None) == sorted(
+                    i for i, fell in own.items() if fell == name
+                )
+    assert found
 
 
 # -- a part of a vocoder ------------------------------------------------------------------------

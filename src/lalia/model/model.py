@@ -282,14 +282,14 @@ class Model:
         """The speech stream of a recording of any length."""
         stream = self.speech_stream
         recording = self.hear(audio)
-        tokenizer = self.tokenizer(stream)
+        tokenizer, own = self.tokenizer(stream), self.recipe.streams[stream]
         if len(recording) > 1 or recording.seconds <= 3 * _PIECE_SECONDS:
-            return {stream: tokenizer.encode(recording)}
+            return {stream: own.take(tokenizer.encode(recording))}
         # Features of an hour are a gigabyte; as a stream, the tokens are the same.
         state, pieces = tokenizer.init_state(1), []
         for i in range(count := int(recording.seconds // _PIECE_SECONDS)):
             piece = recording.cut(i * _PIECE_SECONDS, _PIECE_SECONDS if i < count - 1 else None)
-            pieces.append(tokenizer.encode(piece, state, final=i == count - 1))
+            pieces.append(own.take(tokenizer.encode(piece, state, final=i == count - 1)))
         return {stream: _join(pieces)}
 
     def decode(self, streams: Streams, *, voice: int | str | None = None) -> Audio:

@@ -116,6 +116,9 @@ def train_codec(
         if not len(train):
             # So few speakers that all fell to the other parts: learning from them beats not learning.
             train, dev = manifest, manifest[:0]
+        elif not len(dev) and len((single := train.split("id"))["dev"]) and len(single["train"]):
+            # As few fell to what is held out: single recordings are.
+            train, dev = single["train"], single["dev"]
         codec: Codec = (plan.codec.build() if begin is None else begin).to(world.device)
         torch.manual_seed(plan.trainer.seed)
         prepared = plan.task.prepare(codec, train, dev, plan.trainer.seed, begun=begin is not None)

@@ -64,7 +64,8 @@ class Material:
         return {name: made.sha256 for name, made in self.info.items()}
 
     def stage_data(self, folders: Sequence[str | Path] = (), *, voices: Sequence[str] = ()) -> StageData:
-        """The training part of all folders, and what is held out of them (by speaker).
+        """The training part of all folders, and what is held out of them: speakers, or, where none falls to that part,
+        single utterances of those who are learned from.
 
         :param folders: others than these.
         :param voices: speakers that are to be learned: single utterances of theirs are held out, never all.
@@ -73,12 +74,12 @@ class Material:
         paths = [Path(f) for f in folders] or list(self.folders)
         sizes = {path: TokenDataset(path) for path in paths}
 
-        def part(split: str | None) -> Recorded | None:
-            held = [p for p in paths if split is None or len(sizes[p].split(split, SPLITS, scattered=voices))]
+        def part(split: str | None, scattered: Sequence[str] = voices) -> Recorded | None:
+            held = [p for p in paths if split is None or len(sizes[p].split(split, SPLITS, scattered=scattered))]
             if not held:
                 return None
             tokens: MixtureDataset = Mixture(
-                tuple(Source(str(p), split=split) for p in held), scattered=tuple(voices)
+                tuple(Source(str(p), split=split) for p in held), fractions=SPLITS, scattered=tuple(scattered)
             ).open()
             return Recorded.of(tokens, [_manifest(p) for p in held])
 
@@ -86,7 +87,13 @@ class Material:
         if train is None:
             # So few speakers that all fell to the other parts: learning from them beats not learning.
             train, dev = part(None), None
-        assert train is not None
+            assert train is not None
+        elif dev is None:
+            # A hundred speakers may well have none in a hundredth. Those of the test stay apart.
+            learned = {s for p in paths for s in sizes[p].split("train", SPLITS).speakers if s is not None}
+            single = sorted({*voices, *learned})
+            if (dev := part("dev", single)) is not None:
+                train = part("train", single) or train
         return StageData(train, dev)
 
 

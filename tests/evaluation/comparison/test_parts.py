@@ -12,8 +12,10 @@ from lalia.evaluation.comparison.parts import AXES, alike_but_for, labels, parts
 from lalia.layouts import Parallel
 from lalia.lm import HF, Linear, Lookup
 from lalia.model import Model
+from lalia.recipe import Recipe, Stream
 from lalia.recipes import find
 from lalia.tokenizers import Codec
+from lalia.vocoders import CodecDecoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,6 +27,26 @@ def recipe() -> Any:
 
 def parts(recipe: Any) -> dict[str, Any]:
     return parts_of(Model(recipe))
+
+
+def sliced(codebooks: tuple[int, int] | None) -> Any:
+    """A recipe over codebooks of a tiny codec."""
+    codec = Codec.Config(16_000).tiny()
+    stream = Stream(codec, codebooks=codebooks)
+    count = 8 if codebooks is None else codebooks[1] - codebooks[0]
+    lm = replace(
+        find("mini-gslm").tiny().lms["ulm"],
+        layout=Parallel(("speech",), delays=tuple(range(count))),
+        inputs={"speech": Lookup()},
+        heads={"speech": Linear.Config()},
+    )
+    return Recipe(
+        name="sliced",
+        paper="",
+        streams={"speech": stream},
+        lms={"lm": lm},
+        vocoder=CodecDecoder.Config("speech", codec),
+    )
 
 
 def test_parts_of_a_tiny_model(recipe: Any) -> None:
@@ -153,6 +175,15 @@ def test_a_codec_alone_has_a_tokenizer_and_a_vocoder(tmp_path: Path) -> None:
     assert sum(found["parameters"].values()) == sum(p.numel() for p in codec.parameters())
     assert found["parameters"]["vocoder"] == sum(p.numel() for p in codec.decoder.parameters())
     assert found["stream"]["nominal_bit_rate"] > 0
+
+
+def test_a_codec_of_which_fewer_codebooks_are_taken_is_another() -> None:
+    fewer, all_of_it, none_left_out = (parts(sliced(books)) for books in ((0, 2), None, (0, 8)))
+    assert "(8 × " in all_of_it["axes"]["tokenizer"]["label"]
+    assert "(2 of 8 × " in fewer["axes"]["tokenizer"]["label"]
+    assert none_left_out["axes"]["tokenizer"] == all_of_it["axes"]["tokenizer"]
+    assert labels([fewer, all_of_it])[0]["tokenizer"] != labels([fewer, all_of_it])[1]["tokenizer"]
+    assert fewer["stream"]["nominal_bit_rate"] == all_of_it["stream"]["nominal_bit_rate"] / 4
 
 
 @pytest.mark.parametrize("name", ["mini", "cascade", "moshi", "dgslm", "pgslm", "spirit-lm", "llama-omni", "audiolm"])

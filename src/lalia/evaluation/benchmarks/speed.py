@@ -15,8 +15,8 @@ from lalia.evaluation.statistics import bootstrap
 
 __all__ = ["Speed"]
 
-_TIMED = 8
-"""Recordings, and seconds of each, that speed is measured on."""
+_LONGEST = 8.0
+"""Seconds of each recording that speed is measured on."""
 
 _FIGURES: tuple[tuple[str, str, Unit], ...] = (
     ("both", "time to hear and speak a second of sound", "ms/s"),
@@ -36,23 +36,24 @@ class Speed:
 
     :param prompt_seconds: that the language model goes on from.
     :param seconds: that it goes on for.
+    :param recordings: that are timed; of eight, no model of twenty could be told from the others.
     """
 
     name = "speed"
     about = "time of work for a second of sound"
     at_work = True
 
-    def __init__(self, prompt_seconds: float = 3.0, seconds: float = 2.0) -> None:
-        self.prompt_seconds, self.seconds = prompt_seconds, seconds
+    def __init__(self, prompt_seconds: float = 3.0, seconds: float = 2.0, recordings: int = 16) -> None:
+        self.prompt_seconds, self.seconds, self.recordings = prompt_seconds, seconds, recordings
 
     def check(self, model: Any) -> None:
         model.encode(questions(1)[0].load())
 
     def run(self, bench: Bench) -> Found:
-        chosen = bench.recordings[:_TIMED]
+        chosen = bench.recordings[: self.recordings]
         if not chosen:
             raise DataError("There are no recordings to work with. Name others.")
-        sounds = [u.load().cut(0.0, float(_TIMED)) for u in chosen]
+        sounds = [u.load().cut(0.0, _LONGEST) for u in chosen]
         items, reasons = [], dict[str, str]()
         for n, (u, sound) in enumerate(zip([chosen[0], *chosen], [sounds[0], *sounds], strict=True)):
             item: dict[str, Any] = {"id": u.id, "seconds": sound.seconds, **self._timed(bench, sound, reasons)}
@@ -67,7 +68,7 @@ class Speed:
                 figures.append(Figure(name, about, unit, median))
         settings = {
             "data": {"identity": data_identity(chosen), "recordings": len(chosen)},
-            "longest": _TIMED,
+            "longest": _LONGEST,
             "prompt_seconds": self.prompt_seconds,
             "seconds": self.seconds,
         }

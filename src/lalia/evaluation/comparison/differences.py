@@ -25,7 +25,7 @@ class Difference:
     :param estimate: of the difference; of the factor where the measure is one of logarithms.
     :param p: of a sign-flip test over items, after Holm where it is one of several; NaN where nothing was tested.
     :param neutral: the value of no difference.
-    :param tests: how many it is corrected for.
+    :param tests: how many it is corrected for: no two of the same figures, and none that no items could decide.
     """
 
     estimate: Estimate
@@ -41,6 +41,11 @@ class Difference:
         above = e.low > self.neutral and e.value > self.neutral
         below = e.high < self.neutral and e.value < self.neutral
         return (above or below) and self.p < _LEVEL
+
+    @property
+    def none(self) -> bool:
+        """Whether there is no difference in any item."""
+        return self.estimate.low == self.estimate.high == self.estimate.value == self.neutral
 
     @property
     def too_few(self) -> bool:
@@ -91,11 +96,12 @@ def beside(column: Column, best: str, *, seed: int = 0) -> dict[str, Difference 
 
 
 def _corrected(found: Mapping[Any, Difference | None]) -> dict[Any, Difference | None]:
-    raised = holm([math.nan if d is None else d.p for d in found.values()])
-    tests = sum(d is not None for d in found.values())
-    return {
-        k: None if d is None else replace(d, p=p, tests=tests) for (k, d), p in zip(found.items(), raised, strict=True)
-    }
+    """With p-values after Holm, of the tests that there are: models that share an answer are tested once, and what is
+    the same in every item has no outcome that would count (Tarone 1990).
+    """
+    family = list(dict.fromkeys(d for d in found.values() if d is not None and not d.none))
+    raised = {d: replace(d, p=p, tests=len(family)) for d, p in zip(family, holm([d.p for d in family]), strict=True)}
+    return {k: d if d is None else raised.get(d, d) for k, d in found.items()}
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,9 @@ def effects(models: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, s
 
 def _over(column: Column, pairs: Sequence[tuple[str, str]], seed: int) -> Difference | None:
     """Over several pairs of models, the items that all have."""
-    sides = [(column.readings[a].items, column.readings[b].items) for a, b in pairs if {a, b} <= column.readings.keys()]
+    both = [(column.readings[a], column.readings[b]) for a, b in pairs if {a, b} <= column.readings.keys()]
+    # What one of them answered for the other says nothing of the part that is exchanged.
+    sides = [(a.items, b.items) for a, b in both if a.by is None or a.by != b.by]
     if not sides:
         return None
     common = set.intersection(*(set(a) & set(b) for a, b in sides))

@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from lalia.evaluation.benchmarks import goals
+from lalia.evaluation.benchmarks.base import Part
 from lalia.evaluation.comparison.parts import labels
-from lalia.evaluation.statistics import Estimate
+from lalia.evaluation.statistics import Estimate, bootstrap
 
 __all__ = ["GROUPS", "Column", "Measure", "Reading", "read"]
 
@@ -43,6 +46,8 @@ class Measure:
     :param chief: whether it is among what is said first, and drawn.
     :param of_tokens: whether it is one of certain tokens, and says nothing of models over others: then each tokenizer
         has a measure of its own.
+    :param hangs_on: of a time, the parts that work meanwhile: models that have these alike were timed several times,
+        and the median of these is the time of all.
     """
 
     key: str
@@ -53,6 +58,7 @@ class Measure:
     statistic: Literal["ratio", "log", "median", "exact"] = "ratio"
     chief: bool = False
     of_tokens: bool = False
+    hangs_on: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,12 @@ class Reading:
     """What a model has in a measure.
 
     :param items: numerator and denominator by id, where models that have the same items can be compared by them.
+    :param by: the model that answered, where another may have for it.
     """
 
     estimate: Estimate
     items: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    by: str | None = None
 
 
 @dataclass
@@ -76,6 +84,10 @@ class Column:
     measure: Measure
     readings: dict[str, Reading] = field(default_factory=dict)
     references: dict[str, Estimate] = field(default_factory=dict)
+
+
+def _time(key: str, about: str, *hangs_on: Part) -> Measure:
+    return Measure(key, "cost", about, "ms/s", "lower", "median", hangs_on=hangs_on)
 
 
 _KNOWN: Mapping[str, tuple[Measure, ...]] = {
@@ -109,11 +121,11 @@ _KNOWN: Mapping[str, tuple[Measure, ...]] = {
         Measure("sim_o", "continuation", "similarity of the voice to that of the prompt", "ratio", "higher"),
     ),
     "speed": (
-        Measure("encode", "cost", "time to hear a second of sound", "ms/s", "lower", "median"),
-        Measure("lm", "cost", "time of the language model for a second of sound", "ms/s", "lower", "median"),
-        Measure("token", "cost", "time of a token of the language model", "ms", "lower", "median"),
-        Measure("vocode", "cost", "time to speak a second of sound", "ms/s", "lower", "median"),
-        Measure("both", "cost", "time to hear and speak a second of sound", "ms/s", "lower", "median", chief=True),
+        _time("encode", "time to hear a second of sound", "tokenizer"),
+        _time("lm", "time of the language model for a second of sound", "tokenizer", "lm"),
+        replace(_time("token", "time of a token of the language model", "tokenizer", "lm"), unit="ms"),
+        _time("vocode", "time to speak a second of sound", "tokenizer", "vocoder"),
+        replace(_time("both", "time to hear and speak a second of sound", "tokenizer", "vocoder"), chief=True),
     ),
 }
 """What is said of the figures of some benchmarks; of others all are shown as they are."""
@@ -124,7 +136,11 @@ def read(comparison: Mapping[str, Any]) -> list[Column]:
     columns: dict[str, Column] = {}
     tokenizers = [of["tokenizer"] for of in labels([model["parts"] for model in comparison["models"]])]
     for model, tokenizer in zip(comparison["models"], tokenizers, strict=True):
-        found = [f for name, result in model["results"].items() for f in _measures(name, result)]
+        found = [
+            (measure, replace(reading, by=result.get("of", model["name"])))
+            for name, result in model["results"].items()
+            for measure, reading in _measures(name, result)
+        ]
         for measure, reading in (*found, *_size(model["parts"])):
             if measure.of_tokens:
                 about = f"{measure.about}, over {tokenizer}"
@@ -135,8 +151,30 @@ def read(comparison: Mapping[str, Any]) -> list[Column]:
         for name, result in model["results"].items():
             for key, label, estimate in _references(name, result, columns):
                 columns[key].references[label] = estimate
+    seed = comparison["settings"]["seed"]
+    for column in columns.values():
+        if column.measure.hangs_on:
+            column.readings = _pooled(column, {m["name"]: m["identities"] for m in comparison["models"]}, seed)
     order = list(GROUPS)
     return sorted(columns.values(), key=lambda c: order.index(c.measure.group))
+
+
+def _pooled(column: Column, identities: Mapping[str, Mapping[str, str]], seed: int) -> dict[str, Reading]:
+    """Readings in which models that have the parts alike have the same: of each item, the median of all."""
+    alike: dict[Any, list[str]] = {}
+    for name in column.readings:
+        known = [identities[name].get(part, name) for part in column.measure.hangs_on]
+        alike.setdefault(tuple(known), []).append(name)
+    pooled: dict[str, Reading] = {}
+    for names in alike.values():
+        first, *others = (column.readings[n] for n in names)
+        common = [k for k in first.items if all(k in o.items for o in others)]
+        if others and common:
+            values = {k: float(np.median([r.items[k][0] for r in (first, *others)])) for k in common}
+            estimate = bootstrap(lambda x: np.median(x, axis=1), list(values.values()), seed=seed)
+            first = Reading(estimate, {k: (v, 1.0) for k, v in values.items()}, by=first.by)
+        pooled |= dict.fromkeys(names, first)
+    return {n: pooled[n] for n in column.readings}
 
 
 Found = Iterator[tuple[Measure, Reading]]

@@ -13,6 +13,7 @@ from lalia.errors import ConfigError
 from lalia.evaluation.representation import nominal_bit_rate
 from lalia.lm import HF
 from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
+from lalia.recipe import Stream
 from lalia.streams import Discrete, StreamSpec
 from lalia.tokenizers import Letters, Phones, Text
 from lalia.vocoders import Chain
@@ -42,7 +43,7 @@ def parts_of(model: Any) -> dict[str, Any]:
     if model.recipe is None:
         return {
             "axes": {axis: dict(_NONE) for axis in AXES}
-            | {"tokenizer": _tokenizer([model.tokenizer_alone.config], [model.tokenizer_alone.identity])}
+            | {"tokenizer": _tokenizer({model.tokenizer_alone.config: model.tokenizer_alone.identity}, {})}
             | ({"vocoder": {"label": "CodecDecoder", "config": dict(_OWN)}} if model.speaks else {}),
             "stream": _stream([model.tokenizer_alone.spec]),
             "parameters": model.parameters,
@@ -51,12 +52,15 @@ def parts_of(model: Any) -> dict[str, Any]:
     heard = [s for lm in recipe.lms.values() for s in lm.layout.streams if _reads_sound(recipe, s)]
     spoken = spoken_streams(recipe)
     names = list(dict.fromkeys(heard)) or [s for s in spoken if _reads_sound(recipe, s)] or [recipe.speech_stream]
-    distinct = {recipe.streams[n].tokenizer: model.identities.get(n) for n in reversed(names)}
+    distinct: dict[Configuration, str | None] = {}
+    for n in names:
+        distinct.setdefault(recipe.streams[n].tokenizer, model.identities.get(n))
+    taken = {t: _codebooks([s for n in names if (s := recipe.streams[n]).tokenizer == t]) for t in distinct}
     sizes = _sizes(recipe)
     own = dict.fromkeys((names[0], *spoken[:1]), "speech")
     return {
         "axes": {
-            "tokenizer": _tokenizer(list(distinct)[::-1], list(distinct.values())[::-1]),
+            "tokenizer": _tokenizer(distinct, taken),
             **_lm_axes(recipe, sizes, own),
             "vocoder": dict(_NONE) if recipe.vocoder is None else _vocoder_axis(recipe.vocoder, distinct, names, own),
         },
@@ -84,16 +88,32 @@ def _reads_sound(recipe: Any, stream: str) -> bool:
     return known is not None and not isinstance(known.tokenizer, Text.Config | Letters.Config | Phones.Config)
 
 
-def _tokenizer(configs: Sequence[Configuration], identities: Sequence[str | None]) -> dict[str, Any]:
+def _codebooks(streams: Sequence[Stream]) -> int | None:
+    """How many codebooks these take of their tokenizer; None where it is all."""
+    stops = [None if s.codebooks is None else s.codebooks[1] for s in streams]
+    most = None if None in stops else max(s for s in stops if s is not None)
+    kind = streams[0].tokenizer.spec.kind  # type: ignore[attr-defined]
+    return None if isinstance(kind, Discrete) and most == kind.num_codebooks else most
+
+
+def _tokenizer(
+    configs: Mapping[Configuration, str | None], taken: Mapping[Configuration, int | None]
+) -> dict[str, Any]:
+    """
+    :param configs: with their identities.
+    :param taken: the codebooks that are taken of each, where these are not all.
+    """
     return {
-        "label": " + ".join(_source(c) for c in configs),
+        "label": " + ".join(_source(c, taken.get(c)) for c in configs),
         "config": [
-            {**c.to_dict(), "identity": None if i is None else i[:12]} for c, i in zip(configs, identities, strict=True)
+            {**c.to_dict(), "identity": None if i is None else i[:12]}
+            | ({} if (books := taken.get(c)) is None else {"codebooks": books})
+            for c, i in configs.items()
         ],
     }
 
 
-def _source(config: Any) -> str:
+def _source(config: Any, taken: int | None = None) -> str:
     """A tokenizer with the weights that it listens with, and what its codes are."""
     inner = getattr(config, "recognizer", None)
     if isinstance(inner, Configuration):
@@ -105,7 +125,8 @@ def _source(config: Any) -> str:
     what += [] if clusters is None else [f"{clusters} clusters"]
     spec = config.spec
     if clusters is None and isinstance(spec.kind, Discrete) and spec.frame_rate is not None:
-        what.append(f"{spec.kind.num_codebooks} × {spec.kind.codebook_size} codes")
+        books = f"{spec.kind.num_codebooks}" if taken is None else f"{taken} of {spec.kind.num_codebooks}"
+        what.append(f"{books} × {spec.kind.codebook_size} codes")
     what += [] if spec.frame_rate is None else [f"{spec.frame_rate:g} Hz"]
     return _kind(config) + (f"({', '.join(what)})" if what else "")
 

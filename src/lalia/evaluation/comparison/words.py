@@ -13,6 +13,9 @@ __all__ = ["Statement", "amount", "change", "number", "of_effect", "of_ranking",
 
 Verdict = Literal["carried", "open", "none"]
 
+_NAMED = 3
+"""Models of many that a sentence names."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -121,16 +124,16 @@ def of_ranking(column: Column, *, seed: int = 0) -> Statement:
         more = f", and, told apart too, {_listed(rest[1:])}" if len(rest) > 1 else ""
         text = f"Of {len(order)} models {have} the {word} {m.about}, {shown}. Behind: {said}{more}."
         return Statement(text, "carried", tuple(same))
-    doubt = [_beside(m, n, figures, best, found[n]) for n in rest if n not in apart]
+    near = [n for n in rest if n not in apart]
+    doubt = [_beside(m, n, figures, best, found[n]) for n in near[:_NAMED]]
+    doubt += [f"and {_listed(near[_NAMED:])}"] if len(near) > _NAMED else []
     told = f" Told apart: {_listed(apart)}." if apart else ""
     text = f"No {word} {m.about} is shown: {have} {shown}, not told apart from {'; '.join(doubt)}.{told}"
     return Statement(text, "open")
 
 
 def _equal(d: Difference | None, one: Estimate, other: Estimate) -> bool:
-    if d is None:
-        return one == other
-    return d.estimate.low == d.estimate.high == d.estimate.value == d.neutral
+    return one == other if d is None else d.none
 
 
 def _apart(m: Measure, d: Difference | None, best: Estimate, other: Estimate, sign: int) -> bool:
@@ -156,6 +159,9 @@ def _beside(m: Measure, name: str, figures: Mapping[str, Estimate], best: str, d
 
 
 def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence; of many the first, and how many more. The table has them all."""
+    if len(names) > _NAMED + 1:
+        names = [*names[:_NAMED], f"{len(names) - _NAMED} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -177,7 +183,7 @@ def of_effect(effect: Effect) -> Statement:
     if d.carried:
         way = "higher" if d.estimate.value > d.neutral else "lower"
         return Statement(f"{begun}, {m.about} is {way}: {change(m, d)}, {count}.", "carried")
-    if _equal(d, d.estimate, d.estimate):
+    if d.none:
         return Statement(f"{begun}, {m.about} is the same in all {d.estimate.n} items, {count}.", "open")
     why = "too few items to tell" if d.too_few else "within chance"
     return Statement(f"{begun}, no change of {m.about} is shown, {why}: {change(m, d)}, {count}.", "open")

@@ -221,8 +221,9 @@ def gather(folder: str | Path) -> dict[str, Any]:
     """What a folder has of a comparison.
 
     :returns: ``settings``, ``environment``; ``models``: of each ``name``, ``identity``, ``folder``, ``parts``,
-        ``results`` (as of `evaluate`, by benchmark, with ``environment``, and with ``of``: whose it is, where another
-        model answered) and ``left_out`` (reasons by benchmark); ``missing``: why a model has nothing at all.
+        ``identities`` (of parts), ``results`` (as of `evaluate`, by benchmark, with ``environment``, and with ``of``:
+        whose it is, where another model answered) and ``left_out`` (reasons by benchmark); ``missing``: why a model
+        has nothing at all.
     :raises DataError: it holds no comparison, nothing of any model, or a file that is damaged.
     """
     place = Path(folder)
@@ -244,6 +245,7 @@ def gather(folder: str | Path) -> dict[str, Any]:
                 "identity": kept.header["model"]["identity"],
                 "folder": file_name(name),
                 "parts": kept.answers[_PARTS.id]["parts"],
+                "identities": kept.answers[_PARTS.id]["identities"],
                 "results": {n: kept.answers[n] for n in there if n in kept.answers},
                 "left_out": {n: kept.failed[n] for n in there if n in kept.failed},
             }
