@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import shutil
@@ -15,7 +16,7 @@ import lalia
 from lalia.audio import Audio
 from lalia.config import override
 from lalia.errors import AudioError, CheckpointError, ConfigError
-from lalia.layouts import Flat
+from lalia.layouts import Flat, Parallel
 from lalia.lm import Linear, Lookup
 from lalia.model import Model, bundled, find, load, load_tokenizer, save_tokenizer
 from lalia.model import model as model_module
@@ -63,33 +64,50 @@ def test_saved_and_loaded_bit_for_bit(model: Model, clip: Path, tmp_path: Path) 
     assert torch.equal(first, second)
 
 
-def test_a_stream_may_take_some_of_the_codebooks_of_its_tokenizer(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def over_codes(books: int, layout: Any) -> Model:
+    """A model over the first codebooks of a tiny codec."""
     codec = Codec.Config(16_000).tiny()
-    recipe = Recipe(
-        name="sliced",
-        paper="",
-        streams={"speech": Stream(codec, codebooks=(0, 1))},
-        lms={
-            "lm": replace(
-                find_recipe("mini-gslm").tiny().lms["ulm"],
-                layout=Flat("speech"),
-                inputs={"speech": Lookup()},
-                heads={"speech": Linear.Config()},
-            )
-        },
-        vocoder=CodecDecoder.Config("speech", codec),
+    lm = replace(
+        find_recipe("mini-gslm").tiny().lms["ulm"],
+        layout=layout,
+        inputs={"speech": Lookup()},
+        heads={"speech": Linear.Config()},
     )
-    model = Model(recipe)
+    return Model(
+        Recipe(
+            name="sliced",
+            paper="",
+            streams={"speech": Stream(codec, codebooks=(0, books))},
+            lms={"lm": lm},
+            vocoder=CodecDecoder.Config("speech", codec),
+        )
+    )
+
+
+def test_a_stream_may_take_some_of_the_codebooks_of_its_tokenizer(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = over_codes(2, Flat("speech"))
     whole = model.tokenizer("speech").encode(model.hear(clip))
-    assert whole.values.shape[1] > 1
+    assert whole.values.shape[1] > 2
     codes = model.encode(clip)["speech"]
-    assert torch.equal(codes.values, whole.values[:, :1])
+    assert torch.equal(codes.values, whole.values[:, :2])
     assert model.resynthesize(clip).seconds == pytest.approx(5.0, abs=0.1)
-    assert len(model.score(clip).log_probs) == codes.num_tokens
-    assert model.continue_(clip, prompt_seconds=1.0, seconds=1.0).audio.seconds == pytest.approx(2.0, abs=0.1)
+    assert len(model.score(clip).log_probs) == 2 * codes.num_tokens
     monkeypatch.setattr(model_module, "_PIECE_SECONDS", 1.0)
-    pieces = model.encode(clip)["speech"]
-    assert pieces.values.shape == codes.values.shape
+    assert model.encode(clip)["speech"].values.shape == codes.values.shape
+
+
+@pytest.mark.parametrize(("layout", "steps_of"), [(Flat("speech"), 2), (Parallel(("speech",), delays=(0, 1)), 1)])
+def test_going_on_takes_no_more_steps_than_its_layout_has(
+    clip: Path, layout: Any, steps_of: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rate = over_codes(2, layout), 50 / 3
+    lm: Any = model.lms["lm"]
+    calls, forward = itertools.count(), lm.forward
+    monkeypatch.setattr(lm, "forward", lambda *a, **k: (next(calls), forward(*a, **k))[1])
+    made = model.continue_(clip, prompt_seconds=1.2, seconds=1.2)
+    assert made.audio.seconds == pytest.approx(2.4, abs=0.1)
+    assert made.tokens == round(1.2 * rate)
+    assert next(calls) <= steps_of * made.tokens + 2
 
 
 def test_tied_weights_are_stored_once_and_stay_tied(tiny: Path, model: Model) -> None:

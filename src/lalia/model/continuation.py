@@ -1,5 +1,6 @@
 """Speech that goes on where a recording stops."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -108,13 +109,22 @@ class _Voice:
         books = made.values.shape[1]
         room = context_of(lm) - 2
         while (total := self._seconds(made)) < wanted:
-            tokens = max(round((wanted - total) / self.pace * 1.1), 8)
+            # With no clock, pace is what was seen so far.
+            spare, least = (1.1, 8) if self.speaker.spec.deduplicated else (1.0, 1)
+            tokens = max(math.ceil((wanted - total) / self.pace * spare - 1e-6), least)
             # Half the context is left for what came before.
             steps = min(tokens * books, max(room // 2, books))
             seen = max((room - steps) // books, 1)
             tail = replace(made, durations=None).cut(max(made.num_tokens - seen, 0))
-            seeds = [self.seed + self.round * _SEED_STRIDE]
-            new = collect(lm.generate({stream: tail}, sampler=self.sampler, max_steps=steps, seeds=seeds))[stream]
+            parts = lm.generate(
+                {stream: tail},
+                sampler=self.sampler,
+                # A layout may have a step for each codebook, or one for all of a frame.
+                max_steps=steps,
+                limits={stream: tail.num_tokens + tokens},
+                seeds=[self.seed + self.round * _SEED_STRIDE],
+            )
+            new = collect(parts)[stream]
             self.round += 1
             made = self._join(made, new)
         return made
