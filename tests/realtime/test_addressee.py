@@ -13,6 +13,7 @@ from lalia.checkpoints import KNOWN, cached
 from lalia.errors import ConfigError
 from lalia.evaluation.benchmarks import questions
 from lalia.lm.hf import HF
+from lalia.model import Model
 from lalia.nn.transformer import Transformer
 from lalia.realtime.addressee import (
     Every,
@@ -24,7 +25,9 @@ from lalia.realtime.addressee import (
     measure_distance,
     sounds_like,
 )
+from lalia.recipes import find
 from lalia.tokenizers.spelling import Spelling
+from tiny_mini import tiny_mini
 
 RATE = 16_000
 
@@ -217,3 +220,20 @@ def test_settings_that_make_no_sense() -> None:
         WakeWord.Config(farthest=1.0)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         Near.Config(threshold=0.0)
+
+
+def test_a_model_gives_the_judges_that_are_asked_for() -> None:
+    model = tiny_mini()
+    assert model.addressee() is None
+    silent = said("Hey Lalia, where is Paris?")
+    for whom, addressed in (({"wake": ["hey lalia"]}, True), ({"near": True, "wake": ["hey lalia"]}, False)):
+        judge = model.addressee(**whom)  # type: ignore[arg-type]
+        assert judge is not None
+        assert judge(silent).addressed == addressed
+    one, other = (model.addressee(near=True) for _ in range(2))
+    assert isinstance(one, Every)
+    assert isinstance(other, Every)
+    assert one.judges[0] is not other.judges[0], "each remembers who talks in its own session"
+    mute = Model(find("mini-gslm").tiny())
+    with pytest.raises(ConfigError, match="cannot tell who is asked"):
+        mute.addressee(asked=True)

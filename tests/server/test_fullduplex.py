@@ -139,6 +139,17 @@ def test_a_model_of_turns_answers_too(running: Running) -> None:
         assert any(m[0] == 2 for m in made)
 
 
+def test_a_model_of_turns_answers_whom_the_server_answers(moshi: Talker, talker: Talker) -> None:
+    told = Running(Talkers([moshi, talker]), Settings(grace=0.1, wake=("hey lalia",)))
+    sound = np.concatenate([question(), np.zeros(3 * RATE, np.float32)])
+    with chat(told, "?format=pcm&model=mini") as socket:
+        say(socket, sound)
+        made = hear(socket, len(sound) // FRAME)
+        spoken = np.frombuffer(b"".join(m[1:] for m in made if m[0] == 1), "<i2")
+        assert np.abs(spoken).max() == 0
+    told.close()
+
+
 def test_each_protocol_has_its_models(running: Running) -> None:
     assert knock(running.socket + "?model=moshi") == 400
     assert knock(f"ws://{running.host}/api/chat?model=none") == 404

@@ -52,6 +52,12 @@ def evaluate(
             "sentiment (stsp) or of a judge of turns (talking-turns)."
         ),
     ] = None,
+    near: Annotated[
+        bool, typer.Option("--near", help="In scenes it answers only who speaks close to the microphone.")
+    ] = False,
+    asked: Annotated[
+        bool, typer.Option("--asked", help="In scenes it answers only what is asked of an assistant.")
+    ] = False,
     submission: Annotated[
         Path | None,
         typer.Option(
@@ -106,6 +112,7 @@ def evaluate(
             seed=seed,
             limit=limit,
             max_tokens=max_tokens,
+            whom={name: True for name, given in (("near", near), ("asked", asked)) if given},
             options=("--device", device, "--dtype", dtype),
             progress=lambda _, done, total: report(done, total),
         )

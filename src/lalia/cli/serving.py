@@ -80,7 +80,7 @@ def serve(
     talkers = [Talker(n, load_model(n, device, dtype, lm if i == 0 else None)) for i, n in enumerate(names)]
     if asked:
         for talker in talkers:
-            _ = talker.asked  # says at once where one cannot tell
+            _ = talker.model.asked  # says at once where one cannot tell
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
 

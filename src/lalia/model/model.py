@@ -17,6 +17,7 @@ from lalia.errors import CheckpointError, ConfigError
 from lalia.listening import Listener
 from lalia.lm import Sampler, Sampling, SpeechLM
 from lalia.model import words
+from lalia.model.addressing import addressee, learned
 from lalia.model.continuation import Continuation, Speaker, continue_speech
 from lalia.model.dialogue import Dialogue, Event
 from lalia.model.duplex import duplex_lm, duplex_session
@@ -466,6 +467,24 @@ class Model:
         if config is None and patience is None:
             patience = Ends.at_hand()
         return TurnSession(self.dialogue(**settings), config, activity=activity, patience=patience, addressee=addressee)
+
+    def addressee(self, *, near: bool = False, asked: bool = False, wake: Sequence[str] = ()) -> Addressee | None:
+        """Whom a session is to answer, for one session: who passes all that is asked for; everybody (None) by default.
+
+        :param near: who speaks close to the microphone (``Near``).
+        :param asked: what is asked of an assistant, not what people tell others (``Learned``).
+        :param wake: who calls it by one of these names (``WakeWord``).
+        :raises ConfigError: the model has not learned what is asked of an assistant.
+        """
+        return addressee(self, near=near, asked=asked, wake=wake)
+
+    @cached_property
+    def asked(self) -> Addressee:
+        """Tells what is asked of an assistant.
+
+        :raises ConfigError: the model has not learned to.
+        """
+        return learned(self)
 
     def stream_chat(self, audio: AudioLike, **settings: Any) -> Iterator[Event]:
         """An answer to a spoken question as it comes: what was heard, text, sound; see ``Dialogue.turn``.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ class Server:
             return
         await socket.accept(subprotocol=_offered(socket, "chat"))
         room = self._rooms.setdefault(talker.name, Room()) if talker.kind == "duplex" else Room()
-        await self._hold(ChatLink(socket, talker.open, room, codec, self.worker, self.settings, self.metrics), "duplex")
+        begin = partial(talker.open, self.settings)
+        await self._hold(ChatLink(socket, begin, room, codec, self.worker, self.settings, self.metrics), "duplex")
 
     async def _realtime(self, socket: WebSocket) -> None:
         talker = await self._welcome(socket)

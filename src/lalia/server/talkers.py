@@ -12,12 +12,11 @@ from lalia.lm import ContinuousBatch, SpeechLM
 from lalia.model.dialogue import Dialogue
 from lalia.model.duplex import duplex, duplex_lm
 from lalia.model.model import Model
-from lalia.nn.transformer import Transformer
-from lalia.realtime import Addressee, Listening, Patience, TurnSession
-from lalia.realtime.addressee import Learned
+from lalia.realtime import Listening, Patience, TurnSession
 from lalia.realtime.duplex import Duplex
 from lalia.realtime.ends import Eagerness, Ends, SmartTurn, Words
 from lalia.realtime.framed import Framed
+from lalia.server.settings import Settings
 
 __all__ = ["Talker", "Talkers"]
 
@@ -52,11 +51,16 @@ class Talker:
         assert isinstance(lm, SpeechLM)
         self._batch = ContinuousBatch(lm, ahead=_AHEAD)
 
-    def open(self) -> Framed:
-        """A session of frames: of a model that talks at once, beside others; of one that takes turns, by itself."""
+    def open(self, settings: Settings) -> Framed:
+        """A session of frames: of a model that talks at once, beside others; of one that takes turns, by itself.
+
+        :raises ConfigError: it is to answer only what is asked of it, and has not learned to tell.
+        """
         if self._duplex is not None:
             return Framed(self._duplex.open(seed=secrets.randbelow(2**31)))
-        return Framed(TurnSession(self.dialogue()))
+        whom = self.model.addressee(near=settings.near, asked=settings.asked, wake=settings.wake)
+        talk = self.dialogue(max_tokens=settings.max_tokens)
+        return Framed(TurnSession(talk, patience=self.patience("auto"), addressee=whom))
 
     def dialogue(self, **settings: Any) -> Dialogue:
         """A new conversation, whose replies are written together with those of the others.
@@ -93,19 +97,6 @@ class Talker:
     def patience(self, eagerness: Eagerness) -> Patience:
         """How long to wait for the user to go on, by what he said and, where its weights are here, how it sounds."""
         return Ends(Ends.Config(eagerness=eagerness), sound=self._judge, words=Words())
-
-    @cached_property
-    def asked(self) -> Addressee:
-        """Tells what is asked of an assistant.
-
-        :raises ConfigError: the model has not learned to.
-        """
-        talk = self.model.recipe.talk
-        spelling = None if talk is None else getattr(self.model.tokenizer(talk.question), "spelling", None)
-        lm = None if talk is None else getattr(self.model.lms[talk.lm].backbone, "model", None)
-        if spelling is None or not isinstance(lm, Transformer):
-            raise ConfigError(f"Model {self.name!r} cannot tell who is asked. Leave out --asked, or serve mini.")
-        return Learned(spelling, lm)
 
     @cached_property
     def _judge(self) -> SmartTurn | None:

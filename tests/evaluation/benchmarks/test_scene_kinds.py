@@ -19,7 +19,7 @@ from lalia.evaluation.intervals import Speech
 from lalia.evaluation.scenes import judge, play
 from lalia.evaluation.scenes.keeping import from_data, to_data
 from lalia.evaluation.scenes.script import RATE, SCENE_KINDS, At, Line, Reply, Scene
-from lalia.realtime import Heard, Sound, TurnSession, Written
+from lalia.realtime import Heard, Sound, TurnSession, WakeWord, Written
 from lalia.realtime.events import Reply as Answer
 from lalia.realtime.events import Said
 
@@ -154,6 +154,21 @@ def test_one_who_never_stops(make_model: Any, make_bench: Any) -> None:
     assert numbers["backchannel_went_on"].value == 1.0
     assert numbers["interruption_stopped"].value == 0.0
     assert numbers["interruption_answered"].value == 0.0
+
+
+def test_whom_it_answers_is_asked_of_the_model(make_model: Any, make_bench: Any) -> None:
+    """Who answers only those that call it answers nobody here, and that is another run than one that answers all."""
+    model = make_model("the weather")
+    model.addressee = lambda **whom: WakeWord(["hey lalia"]) if whom == {"near": True} else None
+    model.session = lambda addressee=None, **_: TurnSession(Talk("the weather"), addressee=addressee)
+    every, some = (make_bench(model, limit=1, whom=whom) for whom in ({}, {"near": True}))
+    scenes = BENCHMARKS["scenes"]
+    assert figures(scenes.run(every))["turn_taken"].value == 1.0
+    found = scenes.run(some)
+    assert figures(found)["turn_taken"].value == 0.0
+    assert found.settings["whom"] == {"near": True}
+    own = [[item.identity for item in scenes.items(bench)] for bench in (every, some)]
+    assert not set(own[0]) & set(own[1])
 
 
 def test_what_fails_counts_against_it(make_model: Any, make_bench: Any) -> None:

@@ -61,6 +61,7 @@ class Bench:
     :param path: the file or folder in which a benchmark that is not bundled has its items.
     :param limit: the first items only, for a first look.
     :param max_tokens: the longest reply, as text.
+    :param whom: it answers in sessions, as ``Model.addressee`` takes it; everybody by default.
     :param options: further words of the command line that loads the model.
     :param load: loads the model again, in another process.
     :param identity: of the model's weights.
@@ -85,6 +86,7 @@ class Bench:
     seed: int = 0
     limit: int | None = None
     max_tokens: int = 80
+    whom: Mapping[str, Any] = field(default_factory=dict)
     options: Sequence[str] = ()
     load: Callable[[], Any] | None = None
     identity: str | None = None
@@ -127,6 +129,11 @@ class Bench:
     def talking(self) -> Mapping[str, Any]:
         """How it is talked to: greedily, so that what differs is what was heard."""
         return {"temperature": 0.0, "max_tokens": self.max_tokens, "seconds": _LONGEST_REPLY, "seed": self.seed}
+
+    @property
+    def in_session(self) -> Mapping[str, Any]:
+        """How it is talked to in real time; with whom it answers, where that is not everybody."""
+        return {**self.talking, **({"whom": dict(self.whom)} if self.whom else {})}
 
     # The judges, which a bench may have of its own.
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from lalia.evaluation.benchmarks.steps import answers_of, collect, keep, unanswe
 if TYPE_CHECKING:
     from lalia.evaluation.benchmarks.bench import Bench
 
-__all__ = ["Exchanges", "converse", "exchanged", "listened", "replied", "typed", "typed_place"]
+__all__ = ["Exchanges", "converse", "exchanged", "in_real_time", "listened", "replied", "typed", "typed_place"]
 
 _RATE, _PIECE = 16_000, 0.1
 """Of the sound that is listened to, in Hz, and seconds of each piece."""
@@ -44,6 +44,27 @@ def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
     heard = next(events).text
     *_, last = events
     return heard, last.reply
+
+
+@contextlib.contextmanager
+def in_real_time(model: Any, talking: Mapping[str, Any]) -> Iterator[Any]:
+    """A session, which is closed behind it.
+
+    :param talking: as ``Bench.in_session`` has it.
+    :raises ConfigError: it holds no conversation in real time, or cannot tell whom it is to answer.
+    """
+    begin = getattr(model, "session", None)
+    if begin is None:
+        raise ConfigError("It holds no conversation in real time. Choose another model.")
+    settings = {k: v for k, v in talking.items() if k != "whom"}
+    if "whom" in talking:
+        settings["addressee"] = model.addressee(**talking["whom"])
+    session = begin(**settings)
+    try:
+        yield session
+    finally:
+        if (close := getattr(session, "close", None)) is not None:
+            close()
 
 
 def replied(model: Any, said: Audio, to: str | None, talking: Mapping[str, Any]) -> Answer:

@@ -1,7 +1,6 @@
 """How a model takes turns: scenes with users who are simulated, played in real time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lalia.errors import ConfigError, LaliaError
 from lalia.evaluation.benchmarks.answers import overlap, same_content
 from lalia.evaluation.benchmarks.base import Figure, Found
 from lalia.evaluation.benchmarks.bench import Bench
+from lalia.evaluation.benchmarks.conversing import in_real_time
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.latency import median
 from lalia.evaluation.benchmarks.scene_clips import keys
@@ -75,18 +75,20 @@ class Scenes(InSteps):
     one_by_one = True
 
     def check(self, model: Any) -> None:
-        model.session()
+        with in_real_time(model, {}):
+            pass
 
     def settings(self, bench: Bench) -> Mapping[str, Any]:
-        return {**bench.talking, "frame_seconds": _FRAME, "each": EACH, "scenes_seed": bench.seed}
+        return {**bench.in_session, "frame_seconds": _FRAME, "each": EACH, "scenes_seed": bench.seed}
 
     def items(self, bench: Bench) -> list[Item]:
         place, found = bench.sounds(self.name), []
+        whom = {"whom": dict(bench.whom)} if bench.whom else {}
         for one in _script(bench):
-            asks = {"kind": one.kind, "number": int(one.name.rpartition("-")[2]) - 1, "seed": bench.seed}
+            asks = {"kind": one.kind, "number": int(one.name.rpartition("-")[2]) - 1, "seed": bench.seed, **whom}
             item = Item.of(_id(one), {**asks, "script": one.to_dict()})
             to = str(place / f"{item.id}.flac")
-            found.append(replace(item, asks={**asks, "talking": dict(bench.talking), "to": to}))
+            found.append(replace(item, asks={**asks, "talking": dict(bench.in_session), "to": to}))
         return found
 
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
@@ -125,11 +127,7 @@ def _id(scene: Scene) -> str:
 def _play(model: Any, x: Mapping[str, Any]) -> Answer:
     script = scene(x["kind"], x["number"], x["seed"])
     try:
-        with ExitStack() as stack:
-            session = model.session(**x["talking"])
-            close = getattr(session, "close", None)
-            if close is not None:
-                stack.callback(close)
+        with in_real_time(model, x["talking"]) as session:
             played = play(script, session, frame=_FRAME)
     except LaliaError:
         raise

@@ -1,7 +1,6 @@
 """Talking Turns: whether a judge that has heard people talk would have taken turns as the model does."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,6 +11,7 @@ import torch
 from lalia.audio import Audio
 from lalia.errors import ConfigError, DataError, LaliaError
 from lalia.evaluation.benchmarks.base import Figure, Found
+from lalia.evaluation.benchmarks.conversing import in_real_time
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.scene_kinds import EACH, scene
 from lalia.evaluation.benchmarks.steps import InSteps, collect
@@ -70,7 +70,7 @@ class TalkingTurns(InSteps):
         """Where there are files, nothing is asked."""
 
     def settings(self, bench: "Bench") -> Mapping[str, Any]:
-        return {**bench.talking, "frame_seconds": _FRAME, "scenes_seed": bench.seed}
+        return {**bench.in_session, "frame_seconds": _FRAME, "scenes_seed": bench.seed}
 
     def items(self, bench: "Bench") -> list[Item]:
         _judge_of(bench)
@@ -83,7 +83,7 @@ class TalkingTurns(InSteps):
                 name = f"{kind}-{i + 1:02d}"
                 asks = {"kind": kind, "number": i, **self.settings(bench)}
                 to = str(place / f"{name}.flac")
-                found.append(replace(Item.of(name, asks), asks={**asks, "talking": dict(bench.talking), "to": to}))
+                found.append(replace(Item.of(name, asks), asks={**asks, "talking": dict(bench.in_session), "to": to}))
         return found
 
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
@@ -153,13 +153,7 @@ def _judge_of(bench: "Bench") -> TurnJudge | Path:
 
 
 def _talk(model: Any, x: Mapping[str, Any]) -> Answer:
-    begin = getattr(model, "session", None)
-    if begin is None:
-        raise ConfigError("It holds no conversation in real time. Choose another model, or name dialogues with --data.")
-    with ExitStack() as stack:
-        session = begin(**x["talking"])
-        if (close := getattr(session, "close", None)) is not None:
-            stack.callback(close)
+    with in_real_time(model, x["talking"]) as session:
         dialogue = play(scene(x["kind"], x["number"], x["scenes_seed"]), session, frame=_FRAME).dialogue()
     Path(x["to"]).parent.mkdir(parents=True, exist_ok=True)
     dialogue.save(x["to"])

@@ -13,7 +13,6 @@ from lalia.errors import ConfigError
 from lalia.evaluation.representation import nominal_bit_rate
 from lalia.lm import HF
 from lalia.lm.graph import HIDDEN_SUFFIX, hidden_spec
-from lalia.recipe import Stream
 from lalia.streams import Discrete, StreamSpec
 from lalia.tokenizers import Letters, Phones, Text
 from lalia.vocoders import Chain
@@ -88,11 +87,11 @@ def _reads_sound(recipe: Any, stream: str) -> bool:
     return known is not None and not isinstance(known.tokenizer, Text.Config | Letters.Config | Phones.Config)
 
 
-def _codebooks(streams: Sequence[Stream]) -> int | None:
+def _codebooks(streams: Sequence[Any]) -> int | None:
     """How many codebooks these take of their tokenizer; None where it is all."""
     stops = [None if s.codebooks is None else s.codebooks[1] for s in streams]
     most = None if None in stops else max(s for s in stops if s is not None)
-    kind = streams[0].tokenizer.spec.kind  # type: ignore[attr-defined]
+    kind = streams[0].tokenizer.spec.kind
     return None if isinstance(kind, Discrete) and most == kind.num_codebooks else most
 
 

@@ -16,7 +16,7 @@ from lalia.errors import AudioError, ConfigError, LaliaError
 from lalia.model.calls import call_text, response_text, told_of
 from lalia.model.dialogue import Dialogue, Hearing
 from lalia.model.memory import Request, Turn
-from lalia.realtime import Activity, Addressee, Every, Listening, Near, Utterance, WakeWord
+from lalia.realtime import Activity, Listening, Utterance
 from lalia.realtime.events import Called, Event, Said, Sound, Started, Stopped, Written
 from lalia.realtime.session import end
 from lalia.server.realtime import shapes
@@ -80,10 +80,7 @@ class RealtimeSession:
         """Seconds of the session since which nobody has spoken after a reply."""
         self._exchanged = -math.inf
         """Seconds of the session at which the last reply was over."""
-        judges: list[Addressee] = [Near()] if settings.near else []
-        judges += [WakeWord(settings.wake)] if settings.wake else []
-        judges += [talker.asked] if settings.asked else []
-        self._addressee = Every(*judges) if judges else None
+        self._addressee = talker.model.addressee(near=settings.near, asked=settings.asked, wake=settings.wake)
         self.closed = False
 
     # -- the outside ---------------------------------------------------------------------------
