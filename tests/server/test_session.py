@@ -180,6 +180,25 @@ def test_what_was_not_heard_was_not_said(client: Client) -> None:
     assert [t.reply for t in client.session._mind.memory.turns][:-1] in ([entry.turn.reply], [])
 
 
+def test_new_instructions_are_those_of_the_next_reply(client: Client) -> None:
+    client.send("conversation.item.create", item=user("Tell me all."))
+    client.send("response.create")
+    client.finish(steps=6)
+    assert client.session.replying
+    (event,) = client.send("session.update", session={"type": "realtime", "instructions": "Be another."})
+    assert event["session"]["instructions"] == "Be another."
+    (error,) = client.send("session.update", session={"type": "realtime", "instructions": "x" * 5000})
+    assert "instructions" in error["error"]["message"]
+    assert of(client.finish(), "response.done")["response"]["usage"]["output_tokens"] == 40
+    mind = client.session._mind.memory
+    assert int(mind.state.position[0]) == mind.used  # type: ignore[union-attr]
+    assert mind.system.startswith("You are")
+    client.send("response.create", response={"max_output_tokens": 3})
+    client.finish()
+    assert mind.system == "Be another."
+    assert int(mind.state.position[0]) == mind.used  # type: ignore[union-attr]
+
+
 def test_turns_that_the_client_ends(client: Client) -> None:
     client.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
     assert say(client, 0.0, 0.5, 2.0, 0.5) == []

@@ -83,15 +83,22 @@ class Memory:
 
         :raises ConfigError: they leave no room; it is as it was then.
         """
+        most, turns = self.left(system), self.turns
+        self.system, self.most = system, most
+        self._forget()
+        self._read(self._recent(turns, self.room))
+
+    def left(self, system: str) -> int:
+        """Steps that instructions leave for what the user says in a turn.
+
+        :raises ConfigError: none.
+        """
         start = len(self.ids(self.template.before(system))) + 1
         around = self.template.again + self.template.reply
         most = self.context - self.room - start - len(self.ids(around)) - 1
         if most < 1:
             raise ConfigError(f"The instructions take {start} of {self.context} tokens. Shorten them or raise it.")
-        turns = self.turns
-        self.system, self.most = system, most
-        self._forget()
-        self._read(self._recent(turns, self.room))
+        return most
 
     def known(self, request: Request) -> Streams:
         """What the user says, and the template behind it."""

@@ -226,7 +226,11 @@ class RealtimeSession:
         old, self.config = self.config, config
         if config.instructions is not None and config.instructions != old.instructions:
             try:
-                self._mind.memory.instruct(config.instructions)
+                if self._reply is None:
+                    self._mind.memory.instruct(config.instructions)
+                else:
+                    # A reply is written in the state of those that it began with; the next one reads these.
+                    self._mind.memory.left(config.instructions)
             except ConfigError:
                 self.config = old
                 raise
