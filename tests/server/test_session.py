@@ -199,6 +199,42 @@ def test_new_instructions_are_those_of_the_next_reply(client: Client) -> None:
     assert int(mind.state.position[0]) == mind.used  # type: ignore[union-attr]
 
 
+def test_a_reply_is_cut_while_it_is_made(client: Client) -> None:
+    client.send("conversation.item.create", item=user("Tell me all."))
+    client.send("response.create")
+    while not samples(client.events):
+        client.finish(steps=1)
+    item_id = of(client.events, "response.output_item.added")["item"]["id"]
+    events = client.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=10)
+    assert kinds(events)[-2:] == ["response.done", "conversation.item.truncated"]
+    assert of(events, "response.done")["response"]["status"] == "cancelled"
+    assert len(base64.b64decode(client.item(item_id)["content"][0]["audio"])) == 480
+    long = {"item_id": item_id, "content_index": 0, "audio_end_ms": 10**400}
+    (error,) = client.send("conversation.item.truncate", **long)
+    assert "already shorter" in error["error"]["message"]
+
+
+def test_of_a_sound_that_is_not_kept_nothing_is_given(client: Client) -> None:
+    client.send("conversation.item.create", item=user("Tell me all."))
+    client.send("response.create")
+    item_id = of(client.finish(), "response.output_item.added")["item"]["id"]
+    client.session.conversation._most = 10
+    client.send("conversation.item.create", item=user("x"))
+    client.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=100)
+    assert client.item(item_id)["content"][0]["audio"] is None
+
+
+def test_what_is_cleared_is_cleared_to_the_byte(client: Client) -> None:
+    client.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
+    client.send("input_audio_buffer.append", audio=base64.b64encode(bytes(3)).decode())
+    client.send("input_audio_buffer.clear")
+    client.send("input_audio_buffer.append", audio=base64.b64encode(b"\0\1" * RATE).decode())
+    client.send("input_audio_buffer.commit")
+    (entry,) = client.session.conversation.entries
+    kept = np.frombuffer(base64.b64decode(client.item(entry.id)["content"][0]["audio"]), "<i2")
+    assert np.median(kept) == pytest.approx(256, abs=2)
+
+
 def test_turns_that_the_client_ends(client: Client) -> None:
     client.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
     assert say(client, 0.0, 0.5, 2.0, 0.5) == []
@@ -332,6 +368,10 @@ def test_a_conversation_that_the_client_has(client: Client) -> None:
     (added, _) = client.send("conversation.item.create", item={**system, "id": "zero"}, previous_item_id="root")
     assert added["previous_item_id"] is None
     client.send("conversation.item.create", item=user("Three.", id="three"))
+    item_id = of(say(client, 0.2, 0.5), "input_audio_buffer.speech_started")["item_id"]
+    (error,) = client.send("conversation.item.create", item=user("Four.", id=item_id))
+    assert error["error"]["code"] == "item_already_exists"
+    client.send("input_audio_buffer.clear")
     client.send("response.create", response={"max_output_tokens": 4})
     client.finish()
     mind = client.session._mind
@@ -400,6 +440,32 @@ def test_who_says_nothing_is_spoken_to(client: Client) -> None:
     client.finish()
 
 
+def test_who_speaks_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lalia.tokenizers import soft_text
+
+    detection = {"type": "server_vad", "idle_timeout_ms": 5000}
+    client.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": detection}}})
+    say(client, 0.2, 0.5, 0.7)
+    client.finish(steps=12)
+    assert client.session.replying
+    assert of(say(client, 0.2, 0.5), "response.done")["response"]["status"] == "cancelled"
+    assert say(client, 0.0, 9.0) == []
+    # A noise is nobody who speaks.
+    monkeypatch.setattr(soft_text.Heard, "understood", False)
+    assert "response.created" not in kinds(say(client, 1.0))
+    assert kinds(say(client, 5.0)) == ["input_audio_buffer.timeout_triggered", "response.created"]
+
+
+def test_what_was_played_while_it_was_made_is_not_waited_for_again(client: Client) -> None:
+    detection = {"type": "server_vad", "idle_timeout_ms": 5000}
+    client.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": detection}}})
+    say(client, 0.2, 0.5, 0.7)
+    while client.session.replying:
+        client.finish(steps=1)
+        client.now += 1.0
+    assert kinds(say(client, 5.1)) == ["input_audio_buffer.timeout_triggered", "response.created"]
+
+
 def test_no_more_is_made_than_is_wanted_by_now(client: Client) -> None:
     """A reply begins at once; when there is sound, more is due half a second before what was made has been played."""
     client.send("conversation.item.create", item=user("Hello."))
@@ -428,6 +494,7 @@ def test_no_more_is_made_than_is_wanted_by_now(client: Client) -> None:
         ("{", "invalid_json", "no JSON"),
         ("[1]", "invalid_json", "no JSON object"),
         ("[" * 100_000, "invalid_json", ""),
+        ('{"type": "session.update", "session": {"instructions": "\\ud800"}}', "invalid_value", "surrogate"),
         ("{}", "invalid_event_type", "type"),
         ('{"type": "session.destroy"}', "invalid_event_type", "type"),
         ('{"type": 5}', "invalid_event_type", "type"),
@@ -519,6 +586,7 @@ def test_one_reply_at_a_time(client: Client) -> None:
     done = of(client.send("response.cancel"), "response.done")["response"]
     assert done["status"] == "cancelled"
     assert done["output"] == []
+    assert done["usage"]["total_tokens"] == 0
     assert client.finish() == []
 
 
@@ -537,6 +605,28 @@ def test_what_is_too_much_is_refused(new_client: Callable[..., Client]) -> None:
     (error,) = client.send("session.update", session={"type": "realtime", "instructions": "x" * 5000})
     assert "instructions" in error["error"]["message"]
     assert client.session.config.instructions != "x" * 5000
+
+
+def test_a_spoken_turn_for_which_there_is_no_room_is_told(new_client: Callable[..., Client]) -> None:
+    client = new_client(items=1)
+    client.send("conversation.item.create", item=user("x", id="x"))
+    for _ in range(2):
+        events = say(client, 0.2, 0.5, 0.7)
+        assert without_repeats(events)[-2:] == ["input_audio_buffer.speech_stopped", "error"]
+        assert of(events, "error")["error"]["code"] == "too_many_items"
+    client.send("conversation.item.delete", item_id="x")
+    assert of(say(client, 0.2, 0.5, 0.7), "response.created")
+    (entry,) = client.session.conversation.entries
+    assert entry.sound is not None
+    assert entry.sound.seconds < 1.5
+    client.send("response.cancel")
+    # What the client commits waits until there is room.
+    client.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
+    say(client, 0.0, 0.5)
+    (error,) = client.send("input_audio_buffer.commit")
+    assert error["error"]["code"] == "too_many_items"
+    client.send("conversation.item.delete", item_id=entry.id)
+    assert of(client.send("input_audio_buffer.commit"), "input_audio_buffer.committed")
 
 
 def test_who_never_stops_is_answered_all_the_same(new_client: Callable[..., Client]) -> None:

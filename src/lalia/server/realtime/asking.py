@@ -47,7 +47,12 @@ def parsed(raw: dict[str, Any]) -> Any:
     :raises Refused: it is no event of a client, or not as it must be.
     """
     try:
+        if raw.get("type") != "input_audio_buffer.append":
+            # Escapes of JSON may stand for half of a character, which no tokenizer reads.
+            json.dumps(raw, ensure_ascii=False).encode()
         return shapes.CLIENT_EVENTS.validate_python(raw)
+    except UnicodeEncodeError:
+        raise Refused("The event has half of a character (a lone surrogate).", "invalid_value") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = [str(x) for x in first["loc"][1:]]

@@ -44,6 +44,8 @@ class Sounds:
     def cut(self, seconds: float) -> None:
         """Keep the beginning."""
         self.samples = min(self.samples, round(seconds * self.rate))
+        if not self._pieces:
+            return
         whole = np.concatenate([np.zeros(0, "<i2"), *self._pieces])
         self._pieces = [whole[: self.samples]]
 

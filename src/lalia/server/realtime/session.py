@@ -189,8 +189,9 @@ class RealtimeSession:
                 self._commit()
             case shapes.Clear():
                 self._ears.clear()
-                self._mind.forget()
-                self._turn_id = None
+                self._drop()
+                # Half a sample that waited for its other half is cleared too.
+                self._decoder = Decoder(self._decoder.format)
                 self._send("input_audio_buffer.cleared")
             case shapes.ClearOutput():
                 raise Refused("Sound that was sent is the client's here: stop playing it.", "unsupported_event")
@@ -281,8 +282,17 @@ class RealtimeSession:
             audio_end_ms=round(1000 * (self._offset + self._ears.time)),
             item_id=self._turn_id,
         )
-        entry = self._take()
-        if not detection.create_response or entry.ignored or (entry.unclear and not self.settings.ask):
+        try:
+            entry = self._take()
+        except Refused as error:
+            # Nobody sent an event that could be refused: what was said is lost, and the session goes on.
+            self._drop()
+            self.complain(str(error), error.code)
+            return
+        nothing = entry.ignored or (entry.unclear and not self.settings.ask)
+        if nothing and self._reply is None and self._exchanged > -math.inf:
+            self._quiet_since = self._now
+        if not detection.create_response or nothing:
             return
         if self._reply is None:
             self._respond(shapes.ResponseSettings())
@@ -297,8 +307,19 @@ class RealtimeSession:
             )
         self._take()
 
+    def _drop(self) -> None:
+        """Have what was said in this turn not be said."""
+        self._ears.end()
+        self._ears.turn = []
+        self._mind.forget()
+        self._turn_id = None
+
     def _take(self) -> Entry:
-        """The user's turn becomes an item."""
+        """The user's turn becomes an item.
+
+        :raises Refused: there is no room for it; it is as it was then.
+        """
+        self._room()
         ears, item_id = self._ears, self._turn_id or new_id("item")
         pieces, self._turn_id = ears.turn, None
         ears.end()
@@ -308,7 +329,6 @@ class RealtimeSession:
             sound.add(piece)
         entry = Entry(item_id, "user", [{"type": "input_audio", "transcript": None}], sound=sound, status="completed")
         previous = self.conversation.last
-        self._room()
         self.conversation.add(entry)
         self._send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
         self._send("conversation.item.added", item=entry.to_json(), previous_item_id=previous)
@@ -350,7 +370,7 @@ class RealtimeSession:
         """Speak first, where nobody has for so long."""
         detection = self.config.audio.input.turn_detection
         timeout = detection.idle_timeout_ms if isinstance(detection, shapes.ServerVad) else None
-        since, now = self._quiet_since, self._offset + self._ears.time
+        since, now = self._quiet_since, self._now
         if timeout is None or since is None or self._reply is not None or now - since < timeout / 1000:
             return
         self._quiet_since = None
@@ -368,7 +388,7 @@ class RealtimeSession:
             raise Refused("An item that is there already is not made again.", "invalid_value", "item.type")
         if previous is not None and previous != "root":
             self._entry(previous)
-        if item.id is not None and self.conversation.get(item.id) is not None:
+        if item.id is not None and (item.id == self._turn_id or self.conversation.get(item.id) is not None):
             raise Refused(f"There is an item {item.id!r} already.", "item_already_exists", "item.id")
         self._room()
         entry = self._made_of(item)
@@ -442,11 +462,12 @@ class RealtimeSession:
 
     def _truncate(self, event: shapes.ItemTruncate) -> None:
         entry = self._entry(event.item_id)
-        if entry.role != "assistant" or entry.spoken is None or entry.sound is None or event.content_index:
+        made = self._reply is not None and self._reply.entry is entry
+        known = made or entry.spoken is not None
+        if entry.role != "assistant" or not known or entry.sound is None or event.content_index:
             raise Refused(
                 f"Item {entry.id!r} has no sound of a reply at {event.content_index}.", "invalid_value", "item_id"
             )
-        seconds = event.audio_end_ms / 1000
         if event.audio_end_ms > round(1000 * entry.sound.seconds):
             raise Refused(
                 f"Audio content of {round(1000 * entry.sound.seconds)} ms is already shorter than "
@@ -454,8 +475,10 @@ class RealtimeSession:
                 "invalid_value",
                 "audio_end_ms",
             )
-        if self._reply is not None and self._reply.entry is entry:
+        if made:
             self.cancel("client_cancelled")
+        assert entry.spoken is not None, "a reply that is over has it"
+        seconds = event.audio_end_ms / 1000
         text = entry.spoken.until(seconds)
         entry.sound.cut(seconds)
         entry.content[0]["transcript"] = text
@@ -534,9 +557,15 @@ class RealtimeSession:
         """The reply is over, one way or another."""
         self._reply = None
         end(reply.events)
-        reply.end(status, {"type": status, **details}, self._mind.spoken, self._mind.memory.used)
-        if self._listening is not None:
-            self._quiet_since = self._exchanged = self._offset + self._ears.time + reply.made
+        # Of what was not begun, the model has seen nothing.
+        told = 0 if reply.events is None else self._mind.memory.used
+        reply.end(status, {"type": status, **details}, self._mind.spoken, told)
+        now, left = self._now, 0.0
+        if status != "cancelled" and reply.first is not None:
+            left = max(reply.first + reply.made - self.clock(), 0.0)
+        self._exchanged = now + left
+        # Whoever speaks already is not waited for.
+        self._quiet_since = None if self._ears.open else now + left
         if self._again and status != "cancelled":
             self._respond(shapes.ResponseSettings())
 
@@ -546,6 +575,11 @@ class RealtimeSession:
     def _mind(self) -> Dialogue:
         assert self._dialogue is not None, "the session was started"
         return self._dialogue
+
+    @property
+    def _now(self) -> float:
+        """Seconds of sound that came in the session."""
+        return self._offset + self._ears.time
 
     @property
     def _ears(self) -> Listening:
