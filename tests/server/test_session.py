@@ -593,18 +593,33 @@ def test_one_reply_at_a_time(client: Client) -> None:
 def test_what_is_too_much_is_refused(new_client: Callable[..., Client]) -> None:
     client = new_client(audio_seconds=2.0, text_characters=50, items=2)
     client.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
+    (error,) = say(client, 0.0, 2.5)
+    assert error["error"]["code"] == "input_audio_buffer_full"
     say(client, 0.0, 1.5)
     (error,) = say(client, 0.0, 1.5)
     assert error["error"]["code"] == "input_audio_buffer_full"
     (error,) = client.send("conversation.item.create", item=user("x" * 51))
     assert error["error"]["code"] == "string_above_max_length"
+    output = {"type": "function_call_output", "call_id": "x", "output": "x" * 51}
+    call = {"type": "function_call", "name": "x", "arguments": "x" * 51}
+    tool = {"type": "function", "name": "x", "description": "x" * 51}
+    for kind, fields in [
+        ("conversation.item.create", {"item": output}),
+        ("conversation.item.create", {"item": call}),
+        ("session.update", {"session": {"type": "realtime", "instructions": "x" * 51}}),
+        ("session.update", {"session": {"type": "realtime", "tools": [tool]}}),
+        ("response.create", {"response": {"instructions": "x" * 51}}),
+        ("response.create", {"response": {"tools": [tool]}}),
+    ]:
+        (error,) = client.send(kind, **fields)
+        assert error["error"]["code"] == "string_above_max_length"
+    assert not client.session.replying
     for _ in range(2):
         client.send("conversation.item.create", item=user("x"))
     (error,) = client.send("conversation.item.create", item=user("x"))
     assert error["error"]["code"] == "too_many_items"
-    (error,) = client.send("session.update", session={"type": "realtime", "instructions": "x" * 5000})
-    assert "instructions" in error["error"]["message"]
-    assert client.session.config.instructions != "x" * 5000
+    (error,) = new_client().send("session.update", session={"type": "realtime", "instructions": "x" * 5000})
+    assert "The instructions take" in error["error"]["message"]
 
 
 def test_a_spoken_turn_for_which_there_is_no_room_is_told(new_client: Callable[..., Client]) -> None:
@@ -634,6 +649,11 @@ def test_who_never_stops_is_answered_all_the_same(new_client: Callable[..., Clie
     events = [e for _ in range(5) for e in say(client, 0.0, 0.5)]
     assert of(events, "input_audio_buffer.committed")
     assert of(events, "response.created")
+    # At once it is no longer, either.
+    say(client, 0.0, 7.0, 0.7)
+    heard = [e.sound.seconds for e in client.session.conversation.entries if e.role == "user" and e.sound]
+    assert len(heard) == 5
+    assert max(heard) <= 2.0
 
 
 def test_a_fault_of_the_model_fails_the_reply_alone(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,8 @@ class RealtimeSession:
                 "session.model",
             )
         self._check_output(config.audio.output, "session.audio.output")
+        self._check_length(new.instructions or "", "session.instructions")
+        self._check_length(_functions(new.tools), "session.tools")
         old, self.config = self.config, config
         if config.instructions is not None and config.instructions != old.instructions:
             try:
@@ -244,18 +246,18 @@ class RealtimeSession:
         sound = Audio(torch.cat([x.samples for x in sounds], dim=-1), sounds[0].sample_rate)
         if not sound.samples.shape[-1]:
             return
-        ears = self._ears
-        if ears.open and ears.seconds + sound.seconds > self.settings.audio_seconds:
-            if ears.activity is None:
-                self.complain(
-                    f"The buffer holds up to {self.settings.audio_seconds:g} s of sound. Commit it or clear it.",
-                    "input_audio_buffer_full",
-                    event_id=event_id,
-                )
-                return
-            # Who never stops is answered all the same.
-            self._stopped()
+        ears, most = self._ears, self.settings.audio_seconds
+        if ears.activity is None and ears.seconds + sound.seconds > most:
+            self.complain(
+                f"The buffer holds up to {most:g} s of sound. Commit it or clear it.",
+                "input_audio_buffer_full",
+                event_id=event_id,
+            )
+            return
         for piece in _pieces(sound, 0.1 if len(sounds) == 1 else 0.5):
+            if ears.open and ears.activity is not None and ears.seconds + piece.seconds > most:
+                # Who never stops is answered all the same.
+                self._stopped()
             for event in ears.push(piece):
                 if isinstance(event, Started):
                     self._started(ears)
@@ -402,6 +404,8 @@ class RealtimeSession:
         item_id = item.id or new_id("item")
         if item.type == "item_reference":
             return self._entry(item_id)
+        texts = [item.name, item.arguments, item.output, *(x for p in item.content for x in (p.text, p.transcript))]
+        self._check_length("".join(x for x in texts if x), "item.content" if item.role else "item")
         if item.role is None:
             shown = item.model_dump(exclude_none=True, include={"type", "name", "call_id", "arguments", "output"})
             entry = Entry(item_id, None, [], other=shown)
@@ -410,13 +414,6 @@ class RealtimeSession:
             else:
                 entry.turn = Turn(Request(), self._mind.reply_ids(call_text(item.name or "", item.arguments or "")))
             return entry
-        length = sum(len(p.text or p.transcript or "") for p in item.content)
-        if length > self.settings.text_characters:
-            raise Refused(
-                f"The item has {length} characters. Give up to {self.settings.text_characters}.",
-                "string_above_max_length",
-                "item.content",
-            )
         entry = Entry(item_id, item.role, [])
         if item.role == "user":
             entry.request = Request()
@@ -500,6 +497,8 @@ class RealtimeSession:
                 f"Response {self._reply.id} is in progress. Wait for it or cancel it.",
                 "conversation_already_has_active_response",
             )
+        self._check_length(settings.instructions or "", "response.instructions")
+        self._check_length(_functions(settings.tools or ()), "response.tools")
         out = self.config.audio.output
         if settings.audio is not None and settings.audio.output is not None:
             given = settings.audio.output.model_dump(exclude_unset=True)
@@ -616,6 +615,14 @@ class RealtimeSession:
             raise Refused(
                 f"The conversation has {len(self.conversation)} items. Delete some, or open another session.",
                 "too_many_items",
+            )
+
+    def _check_length(self, text: str, param: str) -> None:
+        if len(text) > self.settings.text_characters:
+            raise Refused(
+                f"There are {len(text)} characters. Give up to {self.settings.text_characters}.",
+                "string_above_max_length",
+                param,
             )
 
     def _check_output(self, out: shapes.AudioOutput, param: str) -> None:
