@@ -509,14 +509,18 @@ def _entries(connection: Any) -> list[Any]:
 
 
 def test_a_key_is_asked_for(talker: Talker, opened: Open) -> None:
-    at = Running(Talkers([talker]), Settings(grace=0.1, keys=("open-sesame",)))
+    at = Running(Talkers([talker]), Settings(grace=0.1, keys=("open/sesame=",)))
     talk = opened(at, wait=False, expected=("401",))
     page = talk.page
     page.wait_for_selector("#key-dialog[open]")
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
     page.wait_for_selector("#key-wrong:visible")
-    page.keyboard.type("open-sesame")
+    page.wait_for_selector("#key-dialog[open]")
+    page.fill("#key", "sésame")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#key-wrong:visible")
+    page.fill("#key", "open/sesame=")
     page.keyboard.press("Enter")
     page.wait_for_selector("body[data-state=off]")
     talk.type("Hello.")
@@ -524,6 +528,41 @@ def test_a_key_is_asked_for(talker: Talker, opened: Open) -> None:
     page.reload()
     page.wait_for_selector("body[data-state=off]")
     at.close()
+
+
+def test_everybody_who_stops_a_reply_is_answered(tiny: Running, opened: Open) -> None:
+    """As a new conversation does twice: whoever stops the next one would else get the answer of the last."""
+    talk = opened(tiny)
+    talk.type("Hello.")
+    talk.wait("c.turns[1]?.played > 0")
+    late = "new Promise((tell) => setTimeout(tell, 5000, 'late'))"
+    told = f"Promise.race([Promise.all([c.sound.stop(), c.sound.stop()]).then((all) => all.length), {late}])"
+    assert talk.ask(told) == 2
+
+
+def test_who_is_heard_when_turns_are_to_be_taken_by_hand_is_heard_no_more(tiny: Running, opened: Open) -> None:
+    talk = opened(tiny)
+    talk.type("Hello.")
+    talk.wait("c.turns[1]?.state === 'done'")
+    talk.ask("{ c.hearing = true; }")
+    assert talk.ask("c.state") == "hearing"
+    talk.page.check("[name=mode][value=push]", force=True)
+    assert talk.ask("c.state") == "ready"
+
+
+def test_replies_of_another_socket_are_others(tiny: Running, opened: Open) -> None:
+    script = """async () => {
+        const { Chat } = await import("/page/chat.js");
+        const items = [];
+        for (let i = 0; i < 2; i++) {
+          const chat = new Chat((event) => event.type === "response.created" && items.push(event.response.id));
+          const loud = new Uint8Array(5).fill(100);
+          loud[0] = 1;
+          chat.received(loud.buffer);
+        }
+        return new Set(items).size;
+    }"""
+    assert opened(tiny).page.evaluate(script) == 2
 
 
 def test_nothing_but_its_own_files_may_run(tiny: Running, opened: Open) -> None:

@@ -5,7 +5,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lalia.server.metrics import Metrics
 from lalia.server.settings import Settings
@@ -33,7 +33,7 @@ def key_of(headers: MutableMapping[str, str], subprotocols: Iterable[str]) -> st
     scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key.strip():
         return key.strip()
-    return next((p.removeprefix(SUBPROTOCOL_KEY) for p in subprotocols if p.startswith(SUBPROTOCOL_KEY)), None)
+    return next((unquote(p.removeprefix(SUBPROTOCOL_KEY)) for p in subprotocols if p.startswith(SUBPROTOCOL_KEY)), None)
 
 
 class Guard:
@@ -64,13 +64,12 @@ class Guard:
         await _deny(scope, receive, send, status, body)
 
     def _refusal(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[int, str, str] | None:
-        host = urlsplit(f"//{headers.get('host', '')}")
-        if self.settings.loopback and (host.hostname or "") not in _LOCAL:
+        name, port = _address(f"//{headers.get('host', '')}")
+        if self.settings.loopback and name not in (*_LOCAL, self.settings.host):
             return 403, "wrong_host", "This server is used by the name localhost or 127.0.0.1."
         origin = headers.get("origin")
         if origin is not None and origin not in self.settings.origins:
-            of_page = urlsplit(origin)
-            if (of_page.hostname, of_page.port) != (host.hostname, host.port):
+            if name is None or _address(origin) != (name, port):
                 return 403, "wrong_origin", f"Pages of {origin} may not use this server (lalia serve --origin)."
         path = scope["path"]
         if not self.settings.keys or path in _OPEN_PATHS or path.startswith(_OPEN):
@@ -83,6 +82,15 @@ class Guard:
         if not any(secrets.compare_digest(given.encode(), key.encode()) for key in self.settings.keys):
             return 401, "invalid_api_key", "The API key is not one of this server's."
         return None
+
+
+def _address(url: str) -> tuple[str | None, int | None]:
+    """Host and port of a URL; neither of what is none."""
+    try:
+        split = urlsplit(url)
+        return split.hostname, split.port
+    except ValueError:
+        return None, None
 
 
 async def _deny(scope: Scope, receive: Receive, send: Send, status: int, body: bytes) -> None:

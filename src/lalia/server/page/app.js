@@ -172,13 +172,19 @@ function askKey(wrong) {
   missing = "key";
   get("key-wrong").hidden = !wrong;
   get("key").value = "";
-  get("key-dialog").showModal();
+  if (!get("key-dialog").open) get("key-dialog").showModal();
   show();
 }
 
 get("key-dialog").addEventListener("cancel", (event) => event.preventDefault());
-get("key-form").addEventListener("submit", () => {
+get("key-form").addEventListener("submit", (event) => {
   key = get("key").value.trim();
+  // No header holds any other letters.
+  if (!/^[!-~]+$/.test(key)) {
+    event.preventDefault();
+    key = "";
+    return askKey(true);
+  }
   remember("key", key, "sessionStorage");
   find();
 });
@@ -233,6 +239,8 @@ get("talk").addEventListener("contextmenu", (event) => event.preventDefault());
 const taken = (target) => target.closest("input, textarea, select, button:not(#talk), dialog") !== null;
 
 document.addEventListener("keydown", (event) => {
+  // What is typed of a Chinese character is not for the page.
+  if (event.isComposing) return;
   if (event.key === "Escape") {
     if (settingsOpen()) openSettings(false);
     else if (!get("key-dialog").open) stop();

@@ -15,6 +15,9 @@ const QUIET = 327;
 /** Samples of silence after which what was said is over. */
 const PAUSE = 0.6 * RATE;
 
+/** Replies so far, on whatever socket: an item of one that was lost is not that of the next. */
+let replies = 0;
+
 export class Chat {
   /**
    * @param {(event: any) => void} tell
@@ -23,7 +26,6 @@ export class Chat {
     this.tell = tell;
     /** @type {string | null} the reply that is said */
     this.item = null;
-    this.replies = 0;
     this.quiet = 0;
     /** Whether nothing is to be heard of it until it falls silent. */
     this.muted = false;
@@ -76,7 +78,7 @@ export class Chat {
 
   #begin() {
     if (this.item !== null) return;
-    this.item = `reply-${++this.replies}`;
+    this.item = `reply-${++replies}`;
     this.quiet = 0;
     this.tell({ type: "response.created", response: { id: this.item } });
     this.tell({ type: "response.output_item.added", item: { id: this.item, type: "message" } });

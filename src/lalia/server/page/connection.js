@@ -72,8 +72,8 @@ export class Connection {
     url.searchParams.set("model", this.model);
     if (this.duplex) url.searchParams.set("format", "pcm");
     const protocols = [this.duplex ? "chat" : "realtime"];
-    // A browser sends no headers with a socket.
-    if (this.key) protocols.push(`openai-insecure-api-key.${this.key}`);
+    // A browser sends no headers with a socket, and takes no letter such as / in a protocol.
+    if (this.key) protocols.push(`openai-insecure-api-key.${encodeURIComponent(this.key)}`);
     const socket = new WebSocket(url, protocols);
     socket.binaryType = "arraybuffer";
     this.socket = socket;

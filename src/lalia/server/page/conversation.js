@@ -200,6 +200,13 @@ export class Conversation {
   set(changes) {
     const before = this.settings;
     this.settings = { ...before, ...changes };
+    if (before.handsFree !== this.settings.handsFree) {
+      // The server forgets a turn that is heard when turns end in another way.
+      this.hearing = false;
+      for (const turn of this.turns.filter(({ role, state }) => role === "user" && state === "open")) {
+        if (before.handsFree) this.#change(turn, { state: "unclear" });
+      }
+    }
     if (this.connection.state === "closed") return;
     if (before.model !== this.settings.model || before.key !== this.settings.key) {
       this.sound.stop();

@@ -18,7 +18,8 @@ class Playback extends AudioWorkletProcessor {
     this.into = null;
     this.back = null;
     this.ended = false;
-    this.stopping = false;
+    /** How often it was told to stop, and has not yet. */
+    this.stopping = 0;
     this.played = [];
     this.at = 0;
     /** Where what is played next stands, if nothing comes between. */
@@ -38,7 +39,7 @@ class Playback extends AudioWorkletProcessor {
       this.queue.push({ item, samples: this.into.flush() });
       this.ended = true;
     } else if (type === "stop") {
-      this.stopping = true;
+      this.stopping++;
     }
   }
 
@@ -104,11 +105,12 @@ class Playback extends AudioWorkletProcessor {
   #stop(at) {
     this.#report();
     const item = this.item ?? this.queue[0]?.item ?? null;
-    this.port.postMessage({ type: "stopped", item, played: this.item === null ? 0 : this.#whole(), at });
+    const stopped = { type: "stopped", item, played: this.item === null ? 0 : this.#whole(), at };
+    // Each who told it waits for an answer.
+    for (; this.stopping > 0; this.stopping--) this.port.postMessage(stopped);
     this.queue = [];
     this.offset = 0;
     this.item = null;
-    this.stopping = false;
     // What still comes of a reply that was stopped is not played.
     this.newest = null;
   }
