@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,6 +36,7 @@ ASK = [
     },
     {"type": "response.create"},
 ]
+PCMU = {"format": {"type": "audio/pcmu"}}
 
 
 @contextlib.contextmanager
@@ -134,6 +137,40 @@ def test_who_floods_holds_up_nobody(serve: Serve) -> None:
         until(other, "response.done")
         assert running.server.metrics.events.labels("out", "input_audio_buffer.committed")._value.get() == 0
         until(flood, "input_audio_buffer.committed")
+
+
+@pytest.mark.parametrize(
+    ("messages", "match"),
+    [
+        ([{"role": "user", "content": "\ud800"}], "lone surrogate"),
+        ([{"role": "system", "content": "x" * 51}, {"role": "user", "content": "x"}], "51 characters"),
+        ([{"role": "user", "content": "x"}, {"role": "tool", "content": "x" * 51}], "51 characters"),
+    ],
+)
+def test_a_chat_that_cannot_go_on_is_refused(
+    serve: Serve, messages: list[Any], match: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = serve(text_characters=50)
+    body = json.dumps({"messages": messages}).encode()
+    request = Request(f"{running.url}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    with pytest.raises(HTTPError) as refused:
+        urlopen(request, timeout=20)
+    assert refused.value.code == 400
+    assert match in json.loads(refused.value.read())["error"]["message"]
+    assert "work failed" not in caplog.text
+
+
+def test_sound_that_goes_out_is_counted(serve: Serve) -> None:
+    running = serve()
+    with session(running) as socket:
+        send(socket, {"type": "session.update", "session": {"type": "realtime", "audio": {"output": PCMU}}}, *ASK)
+        sound = 0
+        while (event := json.loads(socket.recv(timeout=20)))["type"] != "response.done":
+            if event["type"] == "response.output_audio.delta":
+                sound += len(base64.b64decode(event["delta"]))
+    told = running.server.metrics.registry.get_sample_value("lalia_spoken_seconds_total")
+    assert told == pytest.approx(sound / 8000, abs=0.01)
+    assert sound
 
 
 def test_too_many_events_are_slowed_down(serve: Serve) -> None:

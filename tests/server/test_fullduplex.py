@@ -113,6 +113,26 @@ def test_what_each_hears_is_his_own(running: Running, monkeypatch: pytest.Monkey
     assert not running.server._rooms["moshi"].links
 
 
+def test_much_at_once_is_heard_in_frames(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between which others have their turn."""
+    from lalia.realtime.framed import Framed
+
+    feed, pieces = Framed.feed, list[float]()
+
+    def noted(self: Framed, piece: Audio) -> None:
+        pieces.append(piece.seconds)
+        feed(self, piece)
+
+    monkeypatch.setattr(Framed, "feed", noted)
+    sound = question()[: 10 * FRAME]
+    with chat(running) as socket:
+        socket.send(b"\1" + (sound * 32767).astype("<i2").tobytes())
+        hear(socket, 10)
+    assert pieces == [FRAME / RATE] * 10
+    told = running.server.metrics.registry.get_sample_value("lalia_spoken_seconds_total")
+    assert told == pytest.approx(10 * FRAME / RATE)
+
+
 def test_opus(running: Running) -> None:
     writer, reader = sphn.OpusStreamWriter(RATE), sphn.OpusStreamReader(RATE)
     sound = question()[: 10 * FRAME]

@@ -63,15 +63,39 @@ def test_pages_of_others_may_not_use_it(serve: Serve) -> None:
     running = serve(origins=("https://friend.example",))
     assert status(running, "/v1/models", Origin=running.url) == 200
     assert status(running, "/v1/models", Origin="https://friend.example") == 200
-    for origin in ("https://evil.example", "http://127.0.0.1:1", "null"):
+    for origin in ("https://evil.example", "http://127.0.0.1:1", "null", "http://[", "http://x:99999"):
         assert status(running, "/v1/models", Origin=origin) == 403
         assert knock(running, origin=origin) == 403
+
+
+def test_pages_that_may_use_it_may_read_its_answers(serve: Serve) -> None:
+    running = serve(origins=("https://friend.example",), keys=("k",))
+    asked = {
+        "Origin": "https://friend.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+    with urlopen(Request(running.url + "/v1/audio/speech", headers=asked, method="OPTIONS"), timeout=20) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://friend.example"
+        assert "authorization" in answer.headers["Access-Control-Allow-Headers"].lower()
+    for key, code in (("k", 200), ("x", 401)):
+        headers = {"Origin": "https://friend.example", "Authorization": f"Bearer {key}"}
+        try:
+            with urlopen(Request(running.url + "/v1/models", headers=headers), timeout=20) as answer:
+                found = answer
+        except HTTPError as error:
+            found = error
+        assert found.status == code
+        assert found.headers["Access-Control-Allow-Origin"] == "https://friend.example"
 
 
 def test_names_that_were_made_to_point_here_may_not_use_it(serve: Serve) -> None:
     running = serve()
     assert status(running, "/", Host="evil.example") == 403
+    assert status(running, "/health", Host="[::1") == 403
     assert status(running, "/health", Host="localhost:1") == 200
+    # An address of this machine that it was told to listen at is its own.
+    assert status(serve(host="127.0.0.7"), "/health", Host="127.0.0.7:1") == 200
 
 
 def test_pages_lie_in_their_folder(serve: Serve) -> None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from lalia.errors import ConfigError, LaliaError, MissingDependency
 from lalia.server.bodies import BadRequest
@@ -69,10 +70,16 @@ class Server:
         app.add_api_route("/page/{name:path}", self._file, methods=["GET"], include_in_schema=False)
         app.add_exception_handler(BadRequest, _bad_request)
         app.add_exception_handler(LaliaError, _wrong)
+        app.add_exception_handler(UnicodeEncodeError, _half)
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(HTTPException, _http_error)
         app.middleware("http")(self._limit)
         app.add_middleware(Guard, settings=settings, metrics=self.metrics)
+        if settings.origins:
+            # Pages of these may read what they are answered, that a key is missing too.
+            app.add_middleware(
+                CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["*"], allow_headers=["*"]
+            )
         self.app = app
 
     @contextlib.asynccontextmanager
@@ -237,6 +244,11 @@ async def _bad_request(_: Request, error: Any) -> Response:
 
 async def _wrong(_: Request, error: Any) -> Response:
     return _error(400, str(error), "invalid_value")
+
+
+async def _half(_: Request, __: Any) -> Response:
+    """Escapes of JSON may stand for half of a character, which no tokenizer reads."""
+    return _error(400, "The text has half of a character (a lone surrogate).", "invalid_value")
 
 
 async def _invalid(_: Request, error: Any) -> Response:

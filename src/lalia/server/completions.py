@@ -24,6 +24,7 @@ from lalia.server.bodies import (
     text_of,
 )
 from lalia.server.files import FileFormat, FileWriter, read_recording
+from lalia.server.metrics import Metrics
 from lalia.server.realtime.conversation import new_id
 from lalia.server.settings import Settings
 from lalia.server.talkers import Talker
@@ -55,8 +56,10 @@ class Completion:
         settings: Settings,
         kept: KeptReplies,
         voice: int | None,
+        metrics: Metrics,
     ) -> None:
         self.talker, self.body, self.settings, self.kept, self.voice = talker, body, settings, kept, voice
+        self.metrics = metrics
         self.speak = "audio" in body.modalities
         self.format = (body.audio or AudioParameters()).format
         self.id, self.created = new_id("chatcmpl"), int(time.time())
@@ -69,6 +72,8 @@ class Completion:
     def events(self) -> Iterator[Written | Sound | Called | Said]:
         """The reply; on the worker."""
         body, settings = self.body, self.settings
+        for message in body.messages:
+            check_text(text_of(message), settings)
         most = body.max_completion_tokens or body.max_tokens or settings.max_tokens
         system = "\n".join(text_of(m) for m in body.messages if m.role in ("system", "developer"))
         if body.tools and body.tool_choice != "none":
@@ -113,7 +118,6 @@ class Completion:
                     if understood:
                         pending = pending + hearing.request
                 else:
-                    check_text(part.text or "", self.settings)
                     pending, understood = pending + memory.Request(part.text or ""), True
         if pending != memory.Request():
             understood = True
@@ -138,13 +142,16 @@ class Completion:
             data = base64.b64decode(given.data, validate=True)
         except ValueError:
             raise BadRequest("The audio is no base64.", param="messages") from None
-        return read_recording(data, "The recording", self.settings.audio_seconds)
+        audio = read_recording(data, "The recording", self.settings.audio_seconds)
+        self.metrics.heard.inc(audio.seconds)
+        return audio
 
     def _take(self, event: Any) -> None:
         if isinstance(event, Written):
             self.text += event.text
         elif isinstance(event, Sound):
             self.sounds.append(event.audio)
+            self.metrics.spoken.inc(event.audio.seconds)
         elif isinstance(event, Called):
             function = {"name": event.name, "arguments": event.arguments}
             self.calls.append({"id": new_id("call"), "type": "function", "function": function})

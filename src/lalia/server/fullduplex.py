@@ -119,6 +119,8 @@ class ChatLink(Link):
         self._framed: Framed | None = None
         self._inbox: deque[tuple[float, Audio]] = deque()
         self._waiting = 0.0
+        self._heard_until = 0.0
+        """The clock at which the sound that came would have been spoken, had it not come faster."""
         self._unsent: list[torch.Tensor] = []
 
     @property
@@ -147,7 +149,7 @@ class ChatLink(Link):
 
     @property
     def first(self) -> float | None:
-        """When the first sound that waits came; None where none does."""
+        """When the first sound that waits was spoken; None where none does."""
         try:
             return self._inbox[0][0]
         except IndexError:
@@ -188,6 +190,7 @@ class ChatLink(Link):
         """Say what comes of it."""
         assert self._framed is not None
         audio, text = self._framed.take()
+        self.metrics.spoken.inc(audio.seconds)
         if text:
             self.send(bytes([TEXT]) + text.encode())
         self._unsent.append(audio.samples[0, 0])
@@ -218,8 +221,13 @@ class ChatLink(Link):
         if not audio.samples.shape[-1]:
             return
         self.metrics.heard.inc(audio.seconds)
+        now = self.worker.clock()
         with self.lock:
-            self._inbox.append((self.worker.clock(), audio))
+            # In frames, between which others have their turn; what comes faster than it can be spoken is not urgent.
+            for samples in torch.split(audio.samples, round(_FRAME * _RATE), dim=-1):
+                self._heard_until = max(now, self._heard_until)
+                self._inbox.append((self._heard_until, Audio(samples, audio.sample_rate)))
+                self._heard_until += samples.shape[-1] / audio.sample_rate
             self._waiting += audio.seconds
             if self._waiting > _MOST_WAITING:
                 self.room.clear()

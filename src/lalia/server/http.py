@@ -50,7 +50,7 @@ def routes(talkers: Talkers, worker: Worker, settings: Settings, metrics: Metric
             raise BadRequest("The model speaks at its own speed: leave speed at 1.", param="speed")
         voice = _voice(talker, body.voice)
         # What is wrong with it is to be known before anything goes out.
-        pieces = stream(worker, lambda: _read_out(talker, body.input, voice, body.response_format))
+        pieces = stream(worker, lambda: _read_out(talker, body.input, voice, body.response_format, metrics))
         first = await _first(pieces)
 
         async def audio() -> AsyncIterator[bytes]:
@@ -97,7 +97,7 @@ def routes(talkers: Talkers, worker: Worker, settings: Settings, metrics: Metric
         if speak and body.stream and form != "pcm16":
             raise BadRequest("Spoken replies are streamed as pcm16.", param="audio.format")
         voice = _voice(talker, None if body.audio is None else body.audio.voice)
-        reply = Completion(talker, body, settings, kept, voice)
+        reply = Completion(talker, body, settings, kept, voice, metrics)
         events = stream(worker, reply.events)
         if body.stream:
             first = await _first(events)
@@ -141,10 +141,11 @@ def _voice(talker: Talker, voice: str | VoiceId | None) -> int | None:
 # -- reading out -----------------------------------------------------------------------------------
 
 
-def _read_out(talker: Talker, text: str, voice: int | None, format_: FileFormat) -> Iterator[bytes]:
+def _read_out(talker: Talker, text: str, voice: int | None, format_: FileFormat, metrics: Metrics) -> Iterator[bytes]:
     """The bytes of a file, as the text is read out."""
     writer = None
     for audio in talker.model.stream_say(text, voice=voice):
+        metrics.spoken.inc(audio.seconds)
         writer = writer or FileWriter(format_, audio.sample_rate)
         data = writer.write(audio)
         if data:

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from lalia.errors import LaliaError
+
 __all__ = ["Call", "Due", "Work", "Worker"]
 
 _log = logging.getLogger(__name__)
@@ -150,6 +152,8 @@ class Worker:
                     work.step()
                 except Exception as error:  # noqa: BLE001  one session's fault is not another's
                     self.remove(work)
-                    _log.exception("work failed")
+                    # What a request is refused for is told to whom it concerns, and may quote what he sent.
+                    if not (isinstance(work, Call) and isinstance(error, LaliaError | UnicodeEncodeError)):
+                        _log.exception("work failed")
                     work.failed(error)
                 self.busy += time.perf_counter() - started

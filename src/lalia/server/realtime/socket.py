@@ -12,6 +12,7 @@ from lalia.server.link import WAITING_BYTES, Link
 from lalia.server.metrics import Metrics
 from lalia.server.realtime.session import RealtimeSession
 from lalia.server.settings import Settings
+from lalia.server.wire import PCM, WireFormat
 from lalia.server.worker import Due, Work, Worker
 
 __all__ = ["Connection"]
@@ -51,6 +52,8 @@ class Connection(Link):
         self._audio_until = 0.0
         """The clock at which the sound that came would have been spoken, had it not come faster."""
         self._asked: float | None = None
+        self._format = PCM
+        """Of the reply that is made."""
 
     @property
     def replying(self) -> bool:
@@ -120,7 +123,10 @@ class Connection(Link):
         metrics.events.labels("out", kind).inc()
         if kind == "response.created":
             self._asked = time.perf_counter()
+            form = event["response"]["audio"]["output"]["format"]
+            self._format = WireFormat(form["type"], form.get("rate", 8000))
         elif kind == "response.output_audio.delta":
+            metrics.spoken.inc(len(event["delta"]) * 3 / 4 / self._format.width / self._format.rate)
             if self._asked is not None:
                 metrics.first_sound.observe(time.perf_counter() - self._asked)
                 self._asked = None
