@@ -14,7 +14,17 @@ from lalia.data import Utterance
 from lalia.files import atomic_write, sha256
 from lalia.version import __version__
 
-__all__ = ["FORMAT", "code_identity", "data_identity", "environment", "file_identity", "finite", "save_result", "tool"]
+__all__ = [
+    "FORMAT",
+    "Named",
+    "code_identity",
+    "data_identity",
+    "environment",
+    "file_identity",
+    "finite",
+    "save_result",
+    "tool",
+]
 
 FORMAT = 1
 

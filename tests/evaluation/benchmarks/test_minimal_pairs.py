@@ -132,6 +132,32 @@ def test_every_reduction_and_every_baseline(folder: Path) -> None:
     assert estimate.n == 6
 
 
+def test_a_cascade_hears_each_part_of_a_set_whatever_its_files_are_called(tmp_path: Path) -> None:
+    data, place = tmp_path / "SALMon", tmp_path / "kept"
+    for part, levels in (("gender_consistency", (0.1, 0.9)), ("rir_consistency", (0.9, 0.1))):
+        (data / part).mkdir(parents=True)
+        for i in range(3):
+            for side, level in enumerate(levels):
+                sound(data / part / f"sample_{i}_{side}.wav", level, 0.2 + 0.1 * i)
+    values = figures(MinimalPairs().run(bench(Likes(), data, folder=place)))
+    # The text model likes what is short, which is what is quiet.
+    assert values["SALMon-gender_consistency.cascade_sum"] == 1.0
+    assert values["SALMon-rir_consistency.cascade_sum"] == 0.0
+    again = bench(None, data, folder=place, score_only=True)
+    assert figures(MinimalPairs().run(again)) == values
+
+
+def test_another_version_of_a_judge_answers_anew(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "kept"
+    values = figures(MinimalPairs().run(bench(Likes(), folder, folder=place)))
+    monkeypatch.setattr(Reads, "version", "2")
+    monkeypatch.setattr(Hears, "version", "2")
+    monkeypatch.setattr(Hears, "__call__", lambda self, recordings: ["a" for _ in recordings])
+    found = figures(MinimalPairs().run(bench(Likes(), folder, folder=place)))
+    assert found["loud.text_lm_sum"] == values["loud.text_lm_sum"]
+    assert found["loud.cascade_sum"] == 0.5 != values["loud.cascade_sum"]
+
+
 def test_order_batches_and_processes_change_nothing(folder: Path, tmp_path: Path) -> None:
     alone = MinimalPairs().run(bench(Likes(), folder, batch_size=1))
     pairs = (folder / "pairs.jsonl").read_text().splitlines()

@@ -2,6 +2,7 @@
 recogniser heard.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from lalia.evaluation.benchmarks.steps import collect
 from lalia.evaluation.benchmarks.told import Told
 from lalia.evaluation.pair_scores import Member, judge_pairs
 from lalia.evaluation.pairs import Pair
-from lalia.evaluation.results import tool
+from lalia.evaluation.results import Named, tool
 from lalia.evaluation.statistics import Estimate
 from lalia.files import sha256
 
@@ -115,19 +116,24 @@ def _read(bench: "Bench", lm: "TextLM", pairs: Sequence[Pair], place: Path | Non
 def _heard(bench: "Bench", lm: "TextLM", pairs: Sequence[Pair], place: Path | None) -> _Members:
     """Members by what a recogniser hears of them."""
     files = list(dict.fromkeys(path for p in pairs for path in (p.positive, p.negative)))
-    items = {path: Item(path.name, {"path": str(path)}, sha256(path)[:32] if path.is_file() else "") for path in files}
-    kept = Kept(
-        None if place is None else place / f"heard-by-{bench.hearing.name}.jsonl",
-        {"recognizer": tool(bench.hearing)},
-    )
+    # By what is in them: parts of a set have files of one name.
+    sounds = {path: sha256(path)[:32] for path in files if path.is_file()}
+    items = {sound: Item(sound, {"path": str(path)}, sound) for path, sound in sounds.items()}
+    kept = Kept(_place(place, "heard", bench.hearing), {"recognizer": tool(bench.hearing)})
     collect(_hear, list(items.values()), kept, bench.instead(bench.hearing))
-    words = {path: kept.answers[i.id]["text"] for path, i in items.items() if i.id in kept.answers}
+    words = {path: kept.answers[sound]["text"] for path, sound in sounds.items() if sound in kept.answers}
     told = _log_probs(bench, lm, [("", text) for text in words.values()], place)
 
     def member(path: Path) -> Member | None:
         return _member(told.get(("", words[path]))) if path in words else None
 
     return {p: (member(p.positive), member(p.negative)) for p in pairs}
+
+
+def _place(place: Path | None, verb: str, part: Named) -> Path | None:
+    """A file for each version: another one answers anew, and has no need of what the last one said."""
+    version = hashlib.sha256(part.version.encode()).hexdigest()[:12]
+    return None if place is None else place / f"{verb}-by-{part.name}-{version}.jsonl"
 
 
 def _hear(recognizer: Any, items: Sequence[Item]) -> Sequence[Answer]:
@@ -141,9 +147,7 @@ def _log_probs(
     items = {
         text: Item.of(f"{text[0]}|{text[1]}", {"prompt": text[0], "text": text[1]}) for text in dict.fromkeys(texts)
     }
-    kept = Kept(
-        None if place is None else place / f"read-by-{lm.name}.jsonl", {"lm": {"name": lm.name, "version": lm.version}}
-    )
+    kept = Kept(_place(place, "read", lm), {"lm": tool(lm)})
     collect(_score, list(items.values()), kept, bench.instead(lm))
     found = ((text, kept.answers.get(item.id)) for text, item in items.items())
     return {text: Told(a["log_probs"], [0.0] * len(a["log_probs"]), 0.0) for text, a in found if a is not None}
