@@ -85,7 +85,7 @@ def load_pairs(path: str | Path) -> list[Pair]:
     """
     source = Path(path)
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source} cannot be read ({error}). Name a manifest of pairs.") from None
     pairs: dict[tuple[str, str, str], Pair] = {}

@@ -19,7 +19,7 @@ from lalia.evaluation.benchmarks.kept import Item, Kept
 from lalia.evaluation.benchmarks.minimal_pairs import MinimalPairs
 from lalia.evaluation.benchmarks.steps import collect
 from lalia.evaluation.benchmarks.told import Told
-from lalia.evaluation.pairs import Pair, save_pairs
+from lalia.evaluation.pairs import Pair, load_pairs, save_pairs
 
 RATE = 16_000
 
@@ -248,6 +248,16 @@ def test_what_is_kept_says_where_it_is_wrong(tmp_path: Path) -> None:
     file.write_text(file.read_text() + "nonsense\n")
     with pytest.raises(DataError, match="line 4 is not JSON"):
         Kept(file, {"a": 1})
+
+
+def test_whatever_is_said_is_kept(tmp_path: Path) -> None:
+    said = "one\u2028two\x85three\x0b"
+    kept = Kept(tmp_path / "k.jsonl", {"a": 1})
+    kept.add(Item("x", {}, "1"), {"text": said})
+    assert Kept(tmp_path / "k.jsonl", {"a": 1}).answers == {"x": {"text": said}}
+    files = [sound(tmp_path / f"{i}.wav", 0.1 * (i + 1)) for i in range(2)]
+    save_pairs([Pair("t", "1", *files, positive_text=said)], tmp_path / "pairs.jsonl")
+    assert load_pairs(tmp_path / "pairs.jsonl")[0].positive_text == said
 
 
 def test_asking_tells_how_far_it_is(tmp_path: Path) -> None:

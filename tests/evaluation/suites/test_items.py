@@ -23,6 +23,14 @@ def test_rows_of_every_form(tmp_path: Path) -> None:
     assert found[1]["audio"] is None
 
 
+def test_other_ends_of_lines_are_part_of_a_text(tmp_path: Path) -> None:
+    said = "one\u2028two\x85three\x0b"
+    (tmp_path / "x.jsonl").write_text(json.dumps({"a": said}, ensure_ascii=False) + "\r\n", "utf-8")
+    assert read_rows(tmp_path / "x.jsonl") == [{"a": said}]
+    (tmp_path / "text").write_text("u1 one\u2028two\nu2 three\n", "utf-8")
+    assert read_keyed(tmp_path / "text") == {"u1": "one\u2028two", "u2": "three"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [

@@ -167,7 +167,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if whole < len(data):
         with path.open("r+b") as file:
             file.truncate(whole)
-    for number, line in enumerate(data[:whole].decode("utf-8", "replace").splitlines(), start=1):
+    # At line feeds alone: what a model says may have other ends of lines in it.
+    for number, line in enumerate(data[:whole].decode("utf-8", "replace").split("\n")[:-1], start=1):
         try:
             yield json.loads(line)
         except ValueError:

@@ -179,7 +179,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
 
 def _lines(path: Path) -> Sequence[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}). Give a manifest of JSON lines.") from None
 

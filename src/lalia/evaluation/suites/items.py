@@ -72,7 +72,7 @@ def read_rows(path: str | Path, *, sounds: str | Path | None = None) -> list[dic
 
 
 def _lines(source: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(source.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(source.read_text("utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -144,7 +144,7 @@ def read_keyed(path: str | Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        lines = Path(path).read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}). Name a text file of lines: NAME the rest.") from None
     for number, line in enumerate(lines, start=1):
