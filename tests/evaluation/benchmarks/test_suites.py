@@ -86,6 +86,34 @@ def test_questions_about_a_sound(sounds: list[Path], tmp_path: Path) -> None:
     assert [system for system, *_ in model.asked] == ["What is heard?\nA. a dog\nB. a bell"] * 2
 
 
+def test_letters_are_those_of_all_choices(sounds: list[Path], tmp_path: Path) -> None:
+    asked = {
+        "Which notes are heard?": ["no", "yes"],
+        "Is it a man or a woman?": ["man", "woman", "child"],
+        "Is it near or far?": ["near", "far"],
+    }
+    rows = [
+        {"id": f"q{i}", "audio_id": sounds[i].name, "question": q, "choices": c, "answer": c[1], "task": "sound"}
+        for i, (q, c) in enumerate(asked.items())
+    ]
+    (tmp_path / "mmau.json").write_text(json.dumps(rows))
+    model = Talks(lambda said, system: "(B)")
+    found = SUITES["mmau"].run(bench(model, tmp_path / "mmau.json", folder=tmp_path / "kept"))
+    assert [system for system, *_ in model.asked] == [
+        "Which notes are heard?\nA. no\nB. yes",
+        "Is it a man or a woman?\nA. man\nB. woman\nC. child",
+        "Is it near or far?",
+    ]
+    assert {f.key: f.estimate.value for f in found.figures}["accuracy_as_read"] == 1.0
+    # Where the files lie is no part of what is asked.
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in (tmp_path / "mmau.json", *sounds[:3]):
+        file.rename(moved / file.name)
+    again = bench(None, moved / "mmau.json", folder=tmp_path / "kept", score_only=True)
+    assert SUITES["mmau"].run(again).figures == found.figures
+
+
 def test_several_recordings_are_one_turn(sounds: list[Path], tmp_path: Path) -> None:
     instance = tmp_path / "Same"
     instance.mkdir()

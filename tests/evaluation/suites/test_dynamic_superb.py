@@ -33,6 +33,15 @@ def test_metadata_of_the_baselines(tmp_path: Path) -> None:
         read_dynamic_superb(folder / "metadata.json")
 
 
+def test_labels_have_no_letters(tmp_path: Path) -> None:
+    data = {f"{i}.wav": {"instruction": "Is it?", "label": label} for i, label in enumerate(("no", "yes", "yes"))}
+    (tmp_path / "metadata.json").write_text(json.dumps(data))
+    items = read_dynamic_superb(tmp_path / "metadata.json")
+    found = score_dynamic_superb(items, {"00000": "A.", "00001": "(A) Yes.", "00002": "The answer is B."})
+    assert [x["right"] for x in found.items] == [False, True, False]
+    assert found.counts.unparsable == 2
+
+
 def test_parquet_of_the_hub(tmp_path: Path) -> None:
     sound = {"bytes": b"fLaC", "path": "x.flac"}
     table = pa.table({

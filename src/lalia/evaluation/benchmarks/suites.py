@@ -1,7 +1,8 @@
 """Public suites of spoken questions: the model is asked item by item, and its written replies are scored."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -16,6 +17,7 @@ from lalia.evaluation.benchmarks.base import Found
 from lalia.evaluation.benchmarks.bundled import questions
 from lalia.evaluation.benchmarks.kept import Answer, Item, Kept
 from lalia.evaluation.benchmarks.steps import InSteps
+from lalia.evaluation.downstream.choices import LETTERS
 from lalia.evaluation.judging import Judge
 from lalia.evaluation.results import file_identity
 from lalia.evaluation.scored import Scored
@@ -40,12 +42,14 @@ class _Kind:
 
     :param read: its file, with a folder for the recordings that a Parquet file holds.
     :param spoken: the question is in the sound; else it is in words beside it.
+    :param named: choices that are not in the question stand below it, with letters; else the question is all.
     """
 
     about: str
     read: Callable[[Path, Path | None], list[suites.Item]]
     score: _Score
     spoken: bool = False
+    named: bool = True
 
 
 class Suite(InSteps):
@@ -83,13 +87,10 @@ class Suite(InSteps):
     def items(self, bench: "Bench") -> list[Item]:
         found = []
         for item in self._items(bench):
-            asks = {
-                "sounds": [str(p) for p in item.audio],
-                "words": "" if self._kind.spoken and item.audio else _words(item),
-                **self.settings(bench),
-            }
-            files = {str(i): file_identity(p) for i, p in enumerate(item.audio)}
-            found.append(Item.of(item.id, asks, files))
+            words = _words(item) if self._kind.named else item.text.strip()
+            asks = {"words": "" if self._kind.spoken and item.audio else words, **self.settings(bench)}
+            same = Item.of(item.id, asks, {str(i): file_identity(p) for i, p in enumerate(item.audio)})
+            found.append(replace(same, asks={**asks, "sounds": [str(p) for p in item.audio]}))
         return found
 
     def ask(self, model: Any, items: Sequence[Item]) -> Sequence[Answer]:
@@ -119,9 +120,11 @@ def _suite(name: str) -> Suite:
 
 
 def _words(item: suites.Item) -> str:
-    """What is asked in words, with its choices where they are not in it."""
-    listed = [c for c in item.choices if c and c not in item.text]
-    return "\n".join([item.text, *(f"{letter}. {c}" for letter, c in zip("ABCDEFGHIJ", listed, strict=False))]).strip()
+    """What is asked in words, with its choices where they are not all in it; letters are those of their places."""
+    known = [c for c in item.choices if c]
+    if all(re.search(rf"(?<!\w){re.escape(c)}(?!\w)", item.text) for c in known):
+        return item.text.strip()
+    return "\n".join([item.text, *(f"{letter}. {c}" for letter, c in zip(LETTERS, known, strict=False))]).strip()
 
 
 def _joined(recordings: Sequence[Audio]) -> Audio:
@@ -180,6 +183,7 @@ SUITES: Mapping[str, Suite] = {
             "an instance of Dynamic-SUPERB",
             lambda path, sounds: suites.read_dynamic_superb(path, sounds=sounds),
             _unjudged(suites.score_dynamic_superb),
+            named=False,
         ),
     }.items()
 }

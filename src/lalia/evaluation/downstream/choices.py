@@ -82,7 +82,7 @@ def _mentioned(text: str) -> list[str]:
     return [*("".join(letters) for letters in _NAMED.findall(text)), *_BRACKETED.findall(text)]
 
 
-def read_choice(reply: str, choices: Sequence[str]) -> int | None:
+def read_choice(reply: str, choices: Sequence[str], *, letters: bool = True) -> int | None:
     """The place of the one choice that a reply gives, by its letter or its text; None where it does not say.
 
     A reply that is a choice's text and nothing else is that. Then its letter decides; a letter whose text the reply
@@ -92,6 +92,7 @@ def read_choice(reply: str, choices: Sequence[str]) -> int | None:
     (a note), letters are only that. Of choices with the same text, which suites have, the first stands for all.
 
     :param choices: their texts; empty where only the letters are known.
+    :param letters: whether choices had letters when they were shown; else texts alone are looked for.
     """
     texts = [_words(choice) for choice in choices]
     said = _words(_plain(reply))
@@ -99,7 +100,8 @@ def read_choice(reply: str, choices: Sequence[str]) -> int | None:
         return texts.index(said)
     found = _found(said, texts)
     begins = [text[0] for text in texts if text and len(text[0].rstrip("#")) == 1 and text[0][0].isalpha()]
-    if any(len(text) == 1 and text[0] in begins for text in texts) or (set(begins) - {"a", "i"} and found):
+    notes = any(len(text) == 1 and text[0] in begins for text in texts) or (set(begins) - {"a", "i"} and found)
+    if notes or not letters:
         letter = None
     else:
         letter = read_letter(reply, len(choices))

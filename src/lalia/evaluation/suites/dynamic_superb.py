@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lalia.errors import DataError
+from lalia.evaluation.downstream.choices import read_choice
 from lalia.evaluation.scored import Scored
 from lalia.evaluation.statistics import share
 from lalia.evaluation.suites.choosing import score_choices
@@ -72,7 +73,7 @@ def score_dynamic_superb(items: Sequence[Item], replies: Mapping[str, str | None
 
     :raises DataError: there are no items, or a reply is for none.
     """
-    result = score_choices(items, replies)
+    result = score_choices(items, replies, read=lambda item, reply: read_choice(reply, item.choices, letters=False))
     normalize = Basic()
     exact = [
         (reply := replies.get(item.id)) is not None and normalize(reply) == normalize(item.references[0])
