@@ -191,6 +191,23 @@ def test_what_is_asked_for_several_is_asked_once(fake: Any, make_bench: Any, tmp
     assert model.log.count("fake spoken") == 4
 
 
+def test_sounds_are_where_the_run_lies_now(fake: Any, make_bench: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    first = evaluate(make_bench(fake(), folder=Path("kept"), limit=3), ["say"])
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "there" / "kept"
+    again = make_bench(fake(), folder=kept, limit=3, score_only=True)
+    assert evaluate(again, ["say"])["results"]["say"]["figures"] == first["results"]["say"]["figures"]
+    # An answer without its sound is none.
+    (kept / "say" / "audio" / "sentence-02.flac").unlink()
+    with pytest.raises(ConfigError, match="1 of 3 items have no answer"):
+        evaluate(make_bench(fake(), folder=kept, limit=3, score_only=True), ["say"])
+    asked = evaluate(make_bench(fake(), folder=kept, limit=3), ["say"])
+    assert asked["results"]["say"]["figures"] == first["results"]["say"]["figures"]
+
+
 def test_fewer_items_than_are_kept(fake: Any, make_bench: Any, tmp_path: Path) -> None:
     options = {"folder": tmp_path}
     for name in ("transcribe", "answers"):

@@ -17,6 +17,9 @@ __all__ = ["Answer", "Item", "Kept"]
 Answer = Mapping[str, Any]
 """Whatever a system answers, as JSON."""
 
+_IN_FILES = ("audio", "features")
+"""What of an answer is the path of a file, made where the item says (``to``)."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -103,13 +106,13 @@ class Kept:
         return found
 
     def of(self, items: Sequence[Item]) -> "Kept":
-        """What is kept of these items, in their order and in memory alone."""
-        names = list(dict.fromkeys(i.id for i in items))
+        """What is kept of these items, in their order and in memory alone; files are where they lie now."""
+        by_name = {i.id: i for i in items}
         return Kept(
             None,
             self.header,
-            {n: self.answers[n] for n in names if n in self.answers},
-            {n: self.failed[n] for n in names if n in self.failed},
+            {n: {**self.answers[n], **_files(self.answers[n], i)} for n, i in by_name.items() if n in self.answers},
+            {n: self.failed[n] for n in by_name if n in self.failed},
         )
 
     def counts(self) -> dict[str, Any]:
@@ -125,8 +128,12 @@ class Kept:
         return found | ({} if self.peer is None else {"peer": self.peer.counts()})
 
     def missing(self, items: list[Item]) -> list[Item]:
-        """Those that have neither an answer nor a reason why not."""
-        return [i for i in items if self.identities.get(i.id) != i.identity]
+        """Those that have neither an answer, with the file that it is in, nor a reason why not."""
+
+        def is_whole(item: Item) -> bool:
+            return all(Path(file).is_file() for file in _files(self.answers.get(item.id, {}), item).values())
+
+        return [i for i in items if self.identities.get(i.id) != i.identity or not is_whole(i)]
 
     def add(self, item: Item, answer: Answer | None = None, *, failure: str | None = None) -> None:
         """Keep an answer, or why there is none."""
@@ -153,6 +160,12 @@ class Kept:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({error.strerror}). Choose another place.") from None
+
+
+def _files(answer: Answer, item: Item) -> dict[str, str]:
+    """The files of an answer: the run that made them may have been begun in another folder, or been moved since."""
+    to = item.asks.get("to")
+    return {} if to is None else {name: to for name in _IN_FILES if answer.get(name) is not None}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
