@@ -14,7 +14,14 @@ from torch import Tensor
 from lalia.errors import CheckpointError, ConfigError, OutputError
 from lalia.model import Model
 from lalia.recipes import find
-from lalia.store import holds, read_description, read_weights, write_description, write_weights
+from lalia.store import (
+    directory_identity,
+    holds,
+    read_description,
+    read_weights,
+    write_description,
+    write_weights,
+)
 from lalia.streams import Discrete, StreamSpec
 
 SPEC = StreamSpec(kind=Discrete(100), frame_rate=50.0)
@@ -38,6 +45,38 @@ def test_description_in_a_locale_of_ascii(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("locale.getencoding", lambda: "ascii")
     write_description(tmp_path, "spec", SPEC, note="語")
     assert read_description(tmp_path, "spec")[1]["note"] == "語"
+
+
+def test_identity_is_of_description_and_weights_wherever_they_lie(tmp_path: Path) -> None:
+    def made(name: str, value: float = 1.0, **more: object) -> Path:
+        write_weights(tmp_path / name, {"x": torch.full((2,), value)})
+        write_description(tmp_path / name, "spec", SPEC, **more)
+        return tmp_path / name
+
+    first = directory_identity(made("a"))
+    assert first is not None
+    assert len(first) == 64
+    assert directory_identity(made("b")) == first
+    assert directory_identity(made("c", value=2.0)) != first
+    assert directory_identity(made("d", note="other")) != first
+    # Another release of lalia writes the same model.
+    file = tmp_path / "b" / "recipe.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "lalia": "99"}))
+    assert directory_identity(tmp_path / "b") == first
+    # Weights that are lent, and weights in several files, which others publish.
+    write_description(tmp_path / "e", "spec", SPEC, weights={"of": "c"})
+    lent = directory_identity(tmp_path / "e")
+    made("c", value=3.0)
+    assert None not in (lent, directory_identity(tmp_path / "e"))
+    assert directory_identity(tmp_path / "e") != lent
+    (tmp_path / "f").mkdir()
+    assert directory_identity(tmp_path / "f") is None
+    for i in (1, 2):
+        (tmp_path / "f" / f"model-{i}-of-2.safetensors").write_bytes(bytes([i]))
+    shards = directory_identity(tmp_path / "f")
+    (tmp_path / "f" / "model-2-of-2.safetensors").write_bytes(b"other")
+    assert None not in (shards, directory_identity(tmp_path / "f"))
+    assert directory_identity(tmp_path / "f") != shards
 
 
 def test_description_of_something_else(tmp_path: Path) -> None:

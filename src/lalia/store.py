@@ -4,6 +4,7 @@
 lalia trained (language models, vocoder, quantisers). Third-party encoders are named, and fetched.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
@@ -17,10 +18,19 @@ from torch import Tensor
 
 from lalia.config import from_dict, to_dict
 from lalia.errors import CheckpointError, LaliaError, OutputError
-from lalia.files import atomic_write
+from lalia.files import atomic_write, sha256
 from lalia.version import __version__
 
-__all__ = ["DESCRIPTION", "holds", "matches", "read_description", "read_weights", "write_description", "write_weights"]
+__all__ = [
+    "DESCRIPTION",
+    "directory_identity",
+    "holds",
+    "matches",
+    "read_description",
+    "read_weights",
+    "write_description",
+    "write_weights",
+]
 
 DESCRIPTION, WEIGHTS = "recipe.json", "model.safetensors"
 _FORMAT = 1
@@ -128,6 +138,23 @@ def read_weights(folder: Path, *, device: torch.device | str = "cpu") -> dict[st
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Copy or export it again.") from None
+
+
+def directory_identity(folder: Path) -> str | None:
+    """SHA-256 of the description, whichever lalia wrote it, and of the weights of a directory, wherever it lies.
+
+    Weights may be lent (see `read_weights`), or in several files, as others publish them; None where there are none.
+
+    :raises CheckpointError: the description is damaged.
+    """
+    known = dict(_read(folder)) if (folder / DESCRIPTION).is_file() else {}
+    lent = known.get("weights")
+    files = sorted((folder if lent is None else folder.parent / lent["of"]).glob("*.safetensors"))
+    if not files:
+        return None
+    said = {k: v for k, v in known.items() if k != "lalia"}
+    lines = [json.dumps(said, sort_keys=True), *(f"{file.name} {sha256(file)}" for file in files)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _make(folder: Path) -> None:

@@ -43,9 +43,11 @@ def _alone(name: str) -> Any:
 
 
 def identity_of(name: str) -> str | None:
-    """SHA-256 of the weights, where they are in one file."""
-    from lalia.files import sha256
-    from lalia.model import find
+    """SHA-256 of all that a directory says of a model: its description, and its weights, its own or lent ones.
 
-    file = find(name) / "model.safetensors"
-    return sha256(file) if file.is_file() else None
+    None where it has no weights that are known.
+    """
+    from lalia.model import find
+    from lalia.store import directory_identity
+
+    return directory_identity(find(name))

@@ -102,6 +102,7 @@ def evaluate(
             path=data if files else None,
             load=load,
             identity=identity_of(model),
+            dtype=None if dtype == "float32" else dtype,
             folder=None if output is None else output.with_suffix(""),
             workers=workers,
             batch_size=batch_size,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ def test_the_command_measures_a_model(lalia: Any, talker: Path, tmp_path: Path) 
     assert again.json["results"] == {k: ran.json["results"][k] for k in ("answers", "robustness")}
     ran = lalia("eval", talker, "turns", "-o", out, "--score-only")
     assert "turns measures a model that works. Run it without --score-only." in ran.err
+
+
+def test_answers_of_a_model_that_was_changed_are_not_those_of_this_one(lalia: Any, tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(tiny, folder)
+    words = ("eval", folder, "likelihood", "--limit", 2, "-o", tmp_path / "r.json", "--json")
+    assert lalia(*words).status == 0
+    assert lalia(*words, "--score-only").status == 0
+    ran = lalia(*words, "--dtype", "bfloat16")
+    assert "has answers of another run: its model.dtype is None, and here it is 'bfloat16'" in ran.err
+    recipe = json.loads((folder / "recipe.json").read_text())
+    (folder / "recipe.json").write_text(json.dumps({**recipe, "note": "something else"}))
+    ran = lalia(*words, "--score-only")
+    assert "has answers of another run: its model.identity is" in ran.err
 
 
 def test_the_command_refuses_before_it_works(lalia: Any, tiny: Path, tmp_path: Path) -> None:

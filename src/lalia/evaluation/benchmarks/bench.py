@@ -64,7 +64,8 @@ class Bench:
     :param whom: it answers in sessions, as ``Model.addressee`` takes it; everybody by default.
     :param options: further words of the command line that loads the model.
     :param load: loads the model again, in another process.
-    :param identity: of the model's weights.
+    :param identity: of the model: its weights, and what it is made of.
+    :param dtype: of the weights as they are loaded, where that is another than float32.
     :param folder: where answers are kept; nowhere when not given.
     :param workers: processes that ask, where a benchmark asks item by item.
     :param batch_size: items that are asked at once, where the model takes several.
@@ -90,6 +91,7 @@ class Bench:
     options: Sequence[str] = ()
     load: Callable[[], Any] | None = None
     identity: str | None = None
+    dtype: str | None = None
     folder: Path | None = None
     workers: int = 1
     batch_size: int = 8
@@ -104,7 +106,8 @@ class Bench:
     @property
     def answers_as(self) -> Mapping[str, str | None]:
         """Whose answers are kept."""
-        return {"name": self.name, "identity": self.identity}
+        loaded = {} if self.dtype is None else {"dtype": self.dtype}
+        return {"name": self.name, "identity": self.identity, **loaded}
 
     def place(self, benchmark: str, name: str) -> Path | None:
         """The file in which answers to a benchmark are kept."""

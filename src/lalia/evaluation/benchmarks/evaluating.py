@@ -32,7 +32,7 @@ def evaluate(
 
     :param names: of benchmarks, or benchmarks with settings of their own; all when empty.
     :param out: a JSON file.
-    :param identity: of the model's weights, for the record.
+    :param identity: of the model, for the record.
     :param tell: called with a line as each benchmark begins.
     :returns: ``model``, ``settings``, ``environment``; ``results`` by benchmark: ``figures``, ``items``, ``settings``,
         ``notes``, and where answers are kept ``counts`` (items ``asked``, ``answered`` and ``failed``, and why, as
@@ -46,7 +46,7 @@ def evaluate(
     result: dict[str, Any] = {
         "format": FORMAT,
         "benchmark": "eval",
-        "model": {"name": bench.name, "source": bench.source, "identity": identity},
+        "model": {"source": bench.source, **bench.answers_as, "identity": identity},
         "settings": {
             "seed": bench.seed,
             "limit": bench.limit,

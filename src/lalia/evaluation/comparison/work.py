@@ -37,14 +37,16 @@ class Subject:
 
     :param name: of its own among those compared.
     :param load: gives a model with its ``recipe``, or an `Alone`; called where there is work to do.
-    :param identity: of its weights.
+    :param identity: of its weights, and what it is made of.
     :param folder: that it is loaded from, by which parts are known that other models have too.
+    :param dtype: of its weights as they are loaded, where that is another than float32.
     """
 
     name: str
     load: Callable[[], Any]
     identity: str | None = None
     folder: Path | None = None
+    dtype: str | None = None
 
     @cached_property
     def model(self) -> Any:
@@ -123,7 +125,8 @@ def compare(
     before: list[tuple[str, Mapping[str, str], Kept]] = []
     for subject in subjects:
         own = place / file_name(subject.name)
-        kept = Kept(own / _RESULTS, {"model": {"name": subject.name, "identity": subject.identity}})
+        loaded = {} if subject.dtype is None else {"dtype": subject.dtype}
+        kept = Kept(own / _RESULTS, {"model": {"name": subject.name, "identity": subject.identity, **loaded}})
         if not _known(kept, _PARTS):
             _keep(kept, _PARTS, lambda subject=subject: _described(subject))  # type: ignore[misc]
         if _PARTS.id not in kept.answers:
@@ -208,6 +211,7 @@ def _evaluated(plain: Bench, subject: Subject, benchmark: Benchmark, folder: Pat
         limit=plain.limit,
         seed=plain.seed,
         identity=subject.identity,
+        dtype=subject.dtype,
         folder=folder,
         judges=plain.judges,
         progress=plain.progress,
