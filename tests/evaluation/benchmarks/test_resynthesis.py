@@ -143,6 +143,12 @@ def test_speech_as_it_was_spoken_is_likelier(
     other = Manifest(list(bare)[4:7])
     found = SpeechPairs().run(pairs(likes_rising(), other, heard, folder=tmp_path))
     assert {i["id"] for i in found.items} == {"s4", "s5", "s6"}
+    # And of the same ones, where words have other times.
+    file = tmp_path / "speech-pairs/made/s4.reordered.flac"
+    written = file.read_bytes()
+    moved = [replace(u, words=(scales[0].words or ())[:5]) for u in other]
+    SpeechPairs().run(pairs(likes_rising(), Manifest(moved), heard, folder=tmp_path))
+    assert file.read_bytes() != written
 
 
 def test_what_can_make_no_pair_is_refused(scales: Manifest, listener: Any, likes_rising: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -326,6 +327,22 @@ def test_other_settings_are_measured_anew(done: Any, tmp_path: Path) -> None:
     few.subjects = [Subject("codec", codec, "3" * 64)]
     with pytest.raises(DataError, match=r"results\.jsonl has answers of another run: its model\.identity is None"):
         few.run(benchmarks=bits)
+
+
+def test_phones_that_were_aligned_anew_are_measured_anew(done: Any, phones: Path, tmp_path: Path) -> None:
+    setting = done[0]
+    place = tmp_path / "phones"
+    shutil.copytree(phones, place)
+    few = Setting.__new__(Setting)
+    few.__dict__ |= {**vars(setting), "folder": tmp_path / "few", "subjects": setting.subjects[2:]}
+    told = list[str]()
+    few.run(benchmarks=[Phones(place)], tell=told.append)
+    few.run(benchmarks=[Phones(place)], tell=told.append)
+    assert told == ["codec: mini-phones"]
+    listed = (place / "manifest.jsonl").read_text().splitlines()
+    (place / "manifest.jsonl").write_text("\n".join(listed[:-1]) + "\n")
+    few.run(benchmarks=[Phones(place)], tell=told.append)
+    assert told == ["codec: mini-phones"] * 2
 
 
 def test_what_cannot_be_compared_is_one_clear_error(done: Any, tmp_path: Path) -> None:

@@ -39,7 +39,12 @@ class SpeechPairs(MinimalPairs):
         if bench.folder is not None:
             folder = bench.folder / self.name / "made"
         recordings = bench.recordings
-        whence = {"data": data_identity(recordings), "seed": bench.seed, "judge": tool(bench.judge)}
+        whence = {
+            "data": data_identity(recordings),
+            "words": {u.id: [list(w) for w in u.words] for u in recordings if u.words is not None},
+            "seed": bench.seed,
+            "judge": tool(bench.judge),
+        }
         path = folder / "pairs.jsonl"
         if not path.is_file() or _made(folder).get("of") != whence:
             _, left_out = make_speech_pairs(recordings, folder, words=_words(bench.judge), seed=bench.seed)

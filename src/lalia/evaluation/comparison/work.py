@@ -22,7 +22,15 @@ from lalia.evaluation.benchmarks.steps import TwoSteps
 from lalia.evaluation.comparison.parts import parts_of
 from lalia.evaluation.comparison.sharing import identities, same_parts
 from lalia.evaluation.folders import file_name, make_folder
-from lalia.evaluation.results import FORMAT, code_identity, data_identity, environment, finite, save_result
+from lalia.evaluation.results import (
+    FORMAT,
+    code_identity,
+    data_identity,
+    environment,
+    file_identity,
+    finite,
+    save_result,
+)
 
 __all__ = ["Subject", "compare", "gather"]
 
@@ -165,9 +173,17 @@ def _settings(bench: Bench) -> dict[str, Any]:
 
 def _asked(benchmark: Benchmark, bench: Bench, settings: Mapping[str, Any]) -> Item:
     """A benchmark with all that moves its figures."""
-    own = {k: str(v) for k, v in vars(benchmark).items() if not k.startswith("_")}
+    own = {k: _said(v) for k, v in vars(benchmark).items() if not k.startswith("_")}
     own |= dict(benchmark.settings(bench)) if isinstance(benchmark, TwoSteps) else {}
     return Item.of(benchmark.name, {**settings, **own})
+
+
+def _said(value: Any) -> str:
+    """A setting; a file or a folder by the lists that are in it (manifests, ``.item`` files), wherever it lies."""
+    if not isinstance(value, Path):
+        return str(value)
+    lists = [value] if value.is_file() else sorted(p for s in (".jsonl", ".item") for p in value.glob(f"*{s}"))
+    return " ".join(file_identity(p) for p in lists)
 
 
 def _has(kept: Kept, item: Item) -> bool:
