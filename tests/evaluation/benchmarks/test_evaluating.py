@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from lalia.errors import ConfigError
-from lalia.evaluation.benchmarks import BENCHMARKS, evaluate, find, goals, table
+from lalia.evaluation.benchmarks import BENCHMARKS, Bench, evaluate, find, goals, table
 from lalia.evaluation.benchmarks.report import verdict
+from lalia.evaluation.benchmarks.scene_kinds import scene
+from lalia.model import Model
+from lalia.recipes import find as find_recipe
 
 LIKELY = {"mini-words", "mini-grammar", "mini-stories", "mini-acoustics", "mini-phones", "bit-rate"}
 ALL = [benchmark.name for benchmark in find([]) if benchmark.name not in LIKELY]
@@ -133,6 +136,17 @@ def test_answers_of_a_model_that_was_changed_are_not_those_of_this_one(lalia: An
     (folder / "recipe.json").write_text(json.dumps({**recipe, "note": "something else"}))
     ran = lalia(*words, "--score-only")
     assert "has answers of another run: its model.identity is" in ran.err
+
+
+def test_a_model_that_hears_as_it_speaks_plays_scenes() -> None:
+    from lalia.evaluation.benchmarks.conversing import in_real_time
+    from lalia.evaluation.scenes.playing import play
+
+    torch.manual_seed(0)
+    model = Model(find_recipe("moshi").tiny())
+    with in_real_time(model, Bench(model, "moshi", "moshi").in_session) as session:
+        played = play(scene("turn", 0, 0), session, frame=0.08)
+    assert played.seconds > 0
 
 
 def test_the_command_refuses_before_it_works(lalia: Any, tiny: Path, tmp_path: Path) -> None:

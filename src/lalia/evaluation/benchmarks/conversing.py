@@ -48,18 +48,19 @@ def converse(model: Talks, said: Audio, **settings: Any) -> tuple[str, Reply]:
 
 @contextlib.contextmanager
 def in_real_time(model: Any, talking: Mapping[str, Any]) -> Iterator[Any]:
-    """A session, which is closed behind it.
+    """A session, which is closed behind it. A model that decides by itself when it speaks has no replies to be bounded,
+    and samples as its recipe says.
 
     :param talking: as ``Bench.in_session`` has it.
     :raises ConfigError: it holds no conversation in real time, or cannot tell whom it is to answer.
     """
-    begin = getattr(model, "session", None)
-    if begin is None:
+    if not hasattr(model, "session"):
         raise ConfigError("It holds no conversation in real time. Choose another model.")
-    settings = {k: v for k, v in talking.items() if k != "whom"}
+    by_turns = getattr(getattr(model, "recipe", None), "talk", None) is not None
+    settings = {k: v for k, v in talking.items() if k == "seed" or (by_turns and k != "whom")}
     if "whom" in talking:
         settings["addressee"] = model.addressee(**talking["whom"])
-    session = begin(**settings)
+    session = model.session(**settings)
     try:
         yield session
     finally:
