@@ -31,8 +31,9 @@ def evaluate(
         Path | None,
         typer.Option(
             "--data",
-            help="Recordings to work with, best with texts in a manifest.jsonl; for pairs their manifest, or a "
-            "folder of sWUGGY, sBLIMP, StoryCloze or SALMon; for others what they publish.",
+            help="Recordings to work with, best with texts in a manifest.jsonl; for mini-phones with phones, or an "
+            ".item file; for pairs their manifest, or a folder of sWUGGY, sBLIMP, StoryCloze or SALMon; for others "
+            "what they publish.",
         ),
     ] = None,
     output: Annotated[
@@ -87,6 +88,8 @@ def evaluate(
     # What is no recording is read by the benchmark, which says in its own words what is wrong with it.
     files = data is not None and (not OF_FILES.isdisjoint(benchmarks or []) or holds_pairs(data))
     recordings = None if data is None or files else discover([data])
+    # Phones with their times, where these are asked for by name; else the set of its own has them.
+    read_as_file = files or "mini-phones" in (benchmarks or [])
     load = measured(model, device, dtype)
     loaded = None if score_only else load()
     peer = None if against is None or score_only else load_model(against, device, dtype)
@@ -99,7 +102,7 @@ def evaluate(
             peer_name=against,
             peer_identity=None if against is None else identity_of(against),
             data=recordings,
-            path=data if files else None,
+            path=data if read_as_file else None,
             load=load,
             identity=identity_of(model),
             dtype=None if dtype == "float32" else dtype,

@@ -71,6 +71,12 @@ def test_phones_are_asked_once(model: Model, folder: Path, tmp_path: Path) -> No
     assert again.figures == whole.figures
 
 
+def test_the_command_takes_phones_of_ones_own(lalia: Any, tiny: Path, folder: Path) -> None:
+    ran = lalia("eval", tiny, "mini-phones", "--data", folder, "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["results"]["mini-phones"]["counts"]["asked"] == 6
+
+
 def test_recordings_without_phones_are_refused(model: Model, folder: Path) -> None:
     bare = Manifest([Utterance(u.id, u.path, duration=u.duration) for u in Manifest.load(folder / "manifest.jsonl")])
     bare.save(folder / "manifest.jsonl")
