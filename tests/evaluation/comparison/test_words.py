@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_models_that_share_an_answer_are_tested_once() -> None:
     assert said.verdict == "carried"
     assert "(+100.0 points [+100.0, +100.0], p = 0.031, 6 items)" in said.text
     assert said.text.endswith("and, told apart too, m1, m2, m3 and 5 others.")
+
+
+def test_for_whom_another_answered_is_named_beside_it() -> None:
+    one = replace(reading([1.0, 0.0, 1.0]), by="a")
+    others = {"a": one, "b": replace(reading([2.0, 0.0, 1.0]), by="b"), "c": one, "d": replace(one, by="d")}
+    said = of_ranking(Column(WER, {"x": reading([0.0, 1.0, 0.0]), **others}))
+    assert said.text.count("3 items") == 3
+    assert re.search(r"not told apart from a and c, 66\.7 %.*; d, 66\.7 %.*; b, 100\.0 %", said.text)
 
 
 def test_of_many_that_are_not_told_apart_the_first_are_named() -> None:

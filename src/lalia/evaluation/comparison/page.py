@@ -25,6 +25,9 @@ from lalia.files import atomic_write
 
 __all__ = ["save_page", "summary"]
 
+_NAMED = 6
+"""Models that a title has room for."""
+
 _COSTS = ("bit-rate.measured", "speed.both", "size.parameters")
 """What qualities are drawn against."""
 
@@ -85,9 +88,9 @@ def save_page(comparison: Mapping[str, Any], folder: str | Path, output: str | P
     changes = effects(models, columns, seed=seed)
     chief = [c for c in columns if c.measure.chief]
     grid = grids(columns, models)
-    first = [of_ranking(c, seed=seed) for c in chief] + [
-        of_effect(e) for e in changes if e.measure.chief and e.difference.carried
-    ]
+    # What a part does says more than which of many models came first.
+    first = [of_effect(e) for e in changes if e.measure.chief and e.difference.carried]
+    first += [of_ranking(c, seed=seed) for c in chief]
     alike = effects_table(changes) or "<p>No two models differ in one part alone.</p>"
     sections = {
         "found": ("Findings", "發現", said(first) or "<p>Nothing was measured.</p>"),
@@ -100,7 +103,7 @@ def save_page(comparison: Mapping[str, Any], folder: str | Path, output: str | P
         "how": ("How it was measured", "評測方式", _how(comparison)),
     }
     sections = {key: s for key, s in sections.items() if s[2]}
-    names = ", ".join(m["name"] for m in models)
+    names = ", ".join(m["name"] for m in models) if len(models) <= _NAMED else f"{len(models)} models"
     template = Path(__file__).with_name("page.html").read_text("utf-8")
     # Written last, so that no name of a model is taken for a place.
     filled = {

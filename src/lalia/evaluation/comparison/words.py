@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lalia.evaluation.comparison.differences import Difference, Effect, beside
-from lalia.evaluation.comparison.measures import Column, Measure
+from lalia.evaluation.comparison.measures import Column, Measure, Reading
 from lalia.evaluation.statistics import Estimate
 
 __all__ = ["Statement", "amount", "change", "number", "of_effect", "of_ranking", "unit_of"]
@@ -120,16 +120,25 @@ def of_ranking(column: Column, *, seed: int = 0) -> Statement:
     apart = [n for n in rest if _apart(m, found[n], figures[best], figures[n], sign)]
     have = f"{_listed(same)} {'has' if len(same) == 1 else 'have'}"
     if apart == rest:
-        said = _beside(m, rest[0], figures, best, found[rest[0]])
-        more = f", and, told apart too, {_listed(rest[1:])}" if len(rest) > 1 else ""
+        behind, *others = _shared(rest, known)
+        more = f", and, told apart too, {_listed([n for names in others for n in names])}" if others else ""
+        said = _beside(m, behind, figures, best, found[rest[0]])
         text = f"Of {len(order)} models {have} the {word} {m.about}, {shown}. Behind: {said}{more}."
         return Statement(text, "carried", tuple(same))
-    near = [n for n in rest if n not in apart]
-    doubt = [_beside(m, n, figures, best, found[n]) for n in near[:_NAMED]]
-    doubt += [f"and {_listed(near[_NAMED:])}"] if len(near) > _NAMED else []
+    near = _shared([n for n in rest if n not in apart], known)
+    doubt = [_beside(m, names, figures, best, found[names[0]]) for names in near[:_NAMED]]
+    doubt += [f"and {_listed([n for names in near[_NAMED:] for n in names])}"] if len(near) > _NAMED else []
     told = f" Told apart: {_listed(apart)}." if apart else ""
     text = f"No {word} {m.about} is shown: {have} {shown}, not told apart from {'; '.join(doubt)}.{told}"
     return Statement(text, "open")
+
+
+def _shared(names: Sequence[str], readings: Mapping[str, Reading]) -> list[list[str]]:
+    """Names in their order, those together for whom one of them answered."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(readings[name].by or name, []).append(name)
+    return list(groups.values())
 
 
 def _equal(d: Difference | None, one: Estimate, other: Estimate) -> bool:
@@ -145,15 +154,15 @@ def _apart(m: Measure, d: Difference | None, best: Estimate, other: Estimate, si
     return clear and min(best.n, other.n) > 1
 
 
-def _beside(m: Measure, name: str, figures: Mapping[str, Estimate], best: str, d: Difference | None) -> str:
-    """Another than the best, and what is known of the difference."""
-    shown = f"{name}, {amount(figures[name], m.unit)}"
+def _beside(m: Measure, names: Sequence[str], figures: Mapping[str, Estimate], best: str, d: Difference | None) -> str:
+    """Another than the best, with those that share its figure, and what is known of the difference."""
+    shown = f"{_listed(names)}, {amount(figures[names[0]], m.unit)}"
     if d is not None:
         few = ", too few to tell" if d.too_few and not d.carried else ""
         return f"{shown} ({change(m, d)}{few})"
     if m.statistic == "exact":
         return shown
-    one, other = figures[best], figures[name]
+    one, other = figures[best], figures[names[0]]
     meet = one.low <= other.high and other.low <= one.high
     return f"{shown} (no common items; the intervals {'meet' if meet else 'do not meet'})"
 
