@@ -134,6 +134,8 @@ def test_a_layout_goes_with_a_tokenizer_that_has_no_other(recipe: Any) -> None:
         recipe, streams={"units": replace(units, tokenizer=replace(units.tokenizer, clusters=20))}, stages=()
     )
     assert alike_but_for([plain, parts(coarse), prosody], "tokenizer") == [[0, 1, 2]]
+    # A model that is another in all its parts gives none of them a choice.
+    assert alike_but_for([plain, parts(find("cascade").tiny()), prosody], "tokenizer") == [[0, 2]]
 
 
 def test_a_start_is_read_from_the_backbone(recipe: Any) -> None:

@@ -270,15 +270,17 @@ def alike_but_for(models: Sequence[Mapping[str, Any]], axis: Axis) -> list[list[
 
 def _layouts(models: Sequence[Mapping[str, Any]]) -> list[Any]:
     """What the layout of each model is, as far as its tokenizer leaves a choice: None where models over as many streams
-    and codebooks have no other.
+    and codebooks, and alike in all else, have no other.
     """
-    widths = [(len(m["axes"]["tokenizer"]["config"] or ()), m["stream"]["codebooks"]) for m in models]
+    kinds = []
+    for m in models:
+        alike = _canonical([m["axes"][a]["config"] for a in AXES if a not in ("tokenizer", "layout")])
+        kinds.append((len(m["axes"]["tokenizer"]["config"] or ()), m["stream"]["codebooks"], alike))
+    layouts = [m["axes"]["layout"]["config"] for m in models]
     seen: dict[Any, set[str]] = {}
-    for width, m in zip(widths, models, strict=True):
-        seen.setdefault(width, set()).add(_canonical(m["axes"]["layout"]["config"]))
-    return [
-        m["axes"]["layout"]["config"] if len(seen[width]) > 1 else None for width, m in zip(widths, models, strict=True)
-    ]
+    for kind, layout in zip(kinds, layouts, strict=True):
+        seen.setdefault(kind, set()).add(_canonical(layout))
+    return [layout if len(seen[kind]) > 1 else None for kind, layout in zip(kinds, layouts, strict=True)]
 
 
 def _canonical(config: Any) -> str:
