@@ -109,13 +109,7 @@ def _run(
     with progress("Comparing") as report:
         return run(
             [
-                Subject(
-                    called,
-                    measured(name, device, dtype),
-                    identity_of(name),
-                    find_model(name),
-                    None if dtype == "float32" else dtype,
-                )
+                Subject(called, measured(name, device, dtype), identity_of(name), find_model(name), dtype)
                 for called, name in zip(_called(models), models, strict=True)
             ],
             [next((o for o in own if o.name == b.name), b) for b in named],

@@ -105,7 +105,7 @@ def evaluate(
             path=data if read_as_file else None,
             load=load,
             identity=identity_of(model),
-            dtype=None if dtype == "float32" else dtype,
+            dtype=dtype,
             folder=None if output is None else output.with_suffix(""),
             workers=workers,
             batch_size=batch_size,

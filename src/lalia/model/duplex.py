@@ -83,7 +83,7 @@ def duplex(
                 raise ConfigError(f"The tokenizer of {name!r} takes whole recordings. Choose a model that streams.")
             if isinstance(tokenizer, SSLUnits):
                 tokenizer = tokenizer.with_windows(windows)
-            ears[name] = Ear(tokenizer, stream.codebooks)
+            ears[name] = Ear(tokenizer, stream.take)
     vocoder, spoken = model.vocoder, {}
     if isinstance(vocoder, Channels):
         # One speaks for each side: the user speaks for himself.

@@ -38,11 +38,11 @@ class _Writer(Protocol):
 class Ear:
     """What makes a stream of the user's sound.
 
-    :param codebooks: the first that is taken of the tokenizer's, and the one after the last; all when not given.
+    :param take: what is taken of its tokens, such as ``Stream.take``; all of them when not given.
     """
 
     tokenizer: StreamingTokenizer
-    codebooks: tuple[int, int] | None = None
+    take: Callable[[TokenSequence], TokenSequence] | None = None
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ class DuplexSession(Session):
         for name, ear in self.duplex.ears.items():
             with torch.inference_mode():
                 tokens = ear.tokenizer.encode(heard[name], self._hearing[name])
-            if ear.codebooks is not None:
-                tokens = TokenSequence(tokens.values[:, slice(*ear.codebooks)], tokens.lengths)
+            if ear.take is not None:
+                tokens = ear.take(tokens)
             if tokens.num_tokens:
                 self.row.hear(**{name: tokens})
 

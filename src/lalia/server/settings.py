@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Any
 
 from lalia.errors import ConfigError
 
@@ -67,6 +68,11 @@ class Settings:
                 f"The server has {self.sessions} sessions, a lead of {self.lead} s and a grace of {self.grace} s. "
                 "Give at least 1 session, more than 0 s of lead and no less than 0 s of grace."
             )
+
+    @property
+    def whom(self) -> dict[str, Any]:
+        """Who is answered, as ``Model.addressee`` takes it."""
+        return {"near": self.near, "asked": self.asked, "wake": self.wake}
 
     @property
     def loopback(self) -> bool:

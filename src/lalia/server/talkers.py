@@ -58,7 +58,7 @@ class Talker:
         """
         if self._duplex is not None:
             return Framed(self._duplex.open(seed=secrets.randbelow(2**31)))
-        whom = self.model.addressee(near=settings.near, asked=settings.asked, wake=settings.wake)
+        whom = self.model.addressee(**settings.whom)
         talk = self.dialogue(max_tokens=settings.max_tokens)
         return Framed(TurnSession(talk, patience=self.patience("auto"), addressee=whom))
 

@@ -217,6 +217,7 @@ def bits(name: str, units: str, log_prob: float) -> dict[str, Any]:
     return {
         "name": name,
         "parts": {"axes": axes, "stream": stream, "parameters": {"lm": 1}},
+        "identities": {},
         "results": {"likelihood": {"settings": {}, "figures": [figure | {"n": 3}], "items": items}},
     }
 

@@ -65,7 +65,7 @@ class Bench:
     :param options: further words of the command line that loads the model.
     :param load: loads the model again, in another process.
     :param identity: of the model: its weights, and what it is made of.
-    :param dtype: of the weights as they are loaded, where that is another than float32.
+    :param dtype: of the weights as they are loaded.
     :param folder: where answers are kept; nowhere when not given.
     :param workers: processes that ask, where a benchmark asks item by item.
     :param batch_size: items that are asked at once, where the model takes several.
@@ -91,7 +91,7 @@ class Bench:
     options: Sequence[str] = ()
     load: Callable[[], Any] | None = None
     identity: str | None = None
-    dtype: str | None = None
+    dtype: str = "float32"
     folder: Path | None = None
     workers: int = 1
     batch_size: int = 8
@@ -106,7 +106,7 @@ class Bench:
     @property
     def answers_as(self) -> Mapping[str, str | None]:
         """Whose answers are kept."""
-        loaded = {} if self.dtype is None else {"dtype": self.dtype}
+        loaded = {} if self.dtype == "float32" else {"dtype": self.dtype}
         return {"name": self.name, "identity": self.identity, **loaded}
 
     def place(self, benchmark: str, name: str) -> Path | None:
@@ -135,8 +135,13 @@ class Bench:
 
     @property
     def in_session(self) -> Mapping[str, Any]:
-        """How it is talked to in real time; with whom it answers, where that is not everybody."""
-        return {**self.talking, **({"whom": dict(self.whom)} if self.whom else {})}
+        """How it is talked to in real time."""
+        return {**self.talking, **self.answering}
+
+    @property
+    def answering(self) -> Mapping[str, Any]:
+        """Whom it answers, where that is not everybody."""
+        return {"whom": dict(self.whom)} if self.whom else {}
 
     # The judges, which a bench may have of its own.
 

@@ -62,7 +62,6 @@ class Prosodies(InSteps):
         levels = self._levels(bench)
         found = []
         for u in self._recordings(bench):
-            # Each has a seed of its own that does not hang on what else is asked.
             seed = bench.seed_of(u.id)
             asks = {**_of(u), "level": levels.get(u.speaker or ""), "seed": seed}
             found.append(Item.of(u.id, asks, {"path": sha256(u.path)}))

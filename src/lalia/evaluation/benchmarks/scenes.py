@@ -83,10 +83,9 @@ class Scenes(InSteps):
 
     def items(self, bench: Bench) -> list[Item]:
         place, found = bench.sounds(self.name), []
-        whom = {"whom": dict(bench.whom)} if bench.whom else {}
         for one in _script(bench):
-            asks = {"kind": one.kind, "number": int(one.name.rpartition("-")[2]) - 1, "seed": bench.seed, **whom}
-            item = Item.of(_id(one), {**asks, "script": one.to_dict()})
+            asks = {"kind": one.kind, "number": int(one.name.rpartition("-")[2]) - 1, "seed": bench.seed}
+            item = Item.of(_id(one), {**asks, "script": one.to_dict(), **bench.answering})
             to = str(place / f"{item.id}.flac")
             found.append(replace(item, asks={**asks, "talking": dict(bench.in_session), "to": to}))
         return found

@@ -152,9 +152,10 @@ def read(comparison: Mapping[str, Any]) -> list[Column]:
             for key, label, estimate in _references(name, result, columns):
                 columns[key].references[label] = estimate
     seed = comparison["settings"]["seed"]
+    identities = {m["name"]: m["identities"] for m in comparison["models"]}
     for column in columns.values():
         if column.measure.hangs_on:
-            column.readings = _pooled(column, {m["name"]: m["identities"] for m in comparison["models"]}, seed)
+            column.readings = _pooled(column, identities, seed)
     order = list(GROUPS)
     return sorted(columns.values(), key=lambda c: order.index(c.measure.group))
 

@@ -8,7 +8,7 @@ and a line for each benchmark.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,14 @@ class Subject:
     :param load: gives a model with its ``recipe``, or an `Alone`; called where there is work to do.
     :param identity: of its weights, and what it is made of.
     :param folder: that it is loaded from, by which parts are known that other models have too.
-    :param dtype: of its weights as they are loaded, where that is another than float32.
+    :param dtype: of its weights as they are loaded.
     """
 
     name: str
     load: Callable[[], Any]
     identity: str | None = None
     folder: Path | None = None
-    dtype: str | None = None
+    dtype: str = "float32"
 
     @cached_property
     def model(self) -> Any:
@@ -133,8 +133,10 @@ def compare(
     before: list[tuple[str, Mapping[str, str], Kept]] = []
     for subject in subjects:
         own = place / file_name(subject.name)
-        loaded = {} if subject.dtype is None else {"dtype": subject.dtype}
-        kept = Kept(own / _RESULTS, {"model": {"name": subject.name, "identity": subject.identity, **loaded}})
+        bench = replace(
+            plain, name=subject.name, source=subject.name, identity=subject.identity, dtype=subject.dtype, folder=own
+        )
+        kept = Kept(own / _RESULTS, {"model": dict(bench.answers_as)})
         if not _known(kept, _PARTS):
             _keep(kept, _PARTS, lambda subject=subject: _described(subject))  # type: ignore[misc]
         if _PARTS.id not in kept.answers:
@@ -150,7 +152,7 @@ def compare(
                 kept.add(item, {"of": name, **answered.answers[item.id]})
                 continue
             tell(f"{subject.name}: {benchmark.name}")
-            _keep(kept, item, lambda s=subject, b=benchmark, own=own: _evaluated(plain, s, b, own))  # type: ignore[misc]
+            _keep(kept, item, lambda on=bench, s=subject, b=benchmark: _evaluated(on, s, b))  # type: ignore[misc]
         before.append((subject.name, parts, kept))
         subject.forget()
     return gather(place)
@@ -218,20 +220,8 @@ def _described(subject: Subject) -> Answer:
     return {"parts": parts_of(model), "identities": identities(model, subject.folder), "environment": environment()}
 
 
-def _evaluated(plain: Bench, subject: Subject, benchmark: Benchmark, folder: Path) -> Answer:
-    bench = Bench(
-        subject.model,
-        subject.name,
-        subject.name,
-        data=plain.data,
-        limit=plain.limit,
-        seed=plain.seed,
-        identity=subject.identity,
-        dtype=subject.dtype,
-        folder=folder,
-        judges=plain.judges,
-        progress=plain.progress,
-    )
+def _evaluated(bench: Bench, subject: Subject, benchmark: Benchmark) -> Answer:
+    bench = replace(bench, model=subject.model, notes=[])
     found = evaluate(bench, [benchmark], identity=subject.identity)
     answer: Answer = finite({**found["results"][benchmark.name], "environment": found["environment"]})
     return answer

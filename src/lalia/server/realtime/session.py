@@ -80,7 +80,7 @@ class RealtimeSession:
         """Seconds of the session since which nobody has spoken after a reply."""
         self._exchanged = -math.inf
         """Seconds of the session at which the last reply was over."""
-        self._addressee = talker.model.addressee(near=settings.near, asked=settings.asked, wake=settings.wake)
+        self._addressee = talker.model.addressee(**settings.whom)
         self.closed = False
 
     # -- the outside ---------------------------------------------------------------------------
